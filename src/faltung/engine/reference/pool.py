@@ -1,0 +1,230 @@
+"""Pooling in plain NumPy: one pass per position in the window.
+
+Engine calls (x (N, C, *input), y and gy (N, C, *output); any strides; results stored channels last):
+
+    pool.max_forward(geometry, x, *, with_indices=True)      -> (y, indices int64 or None)
+    pool.max_backward(geometry, gy, indices)                 -> gx; the gradients meet at the indices
+    pool.max_gather(geometry, x, indices)                    -> y; x at the indices (second derivatives)
+    pool.avg_forward(geometry, x, *, count_include_pad=True, divisor=None)   -> y
+    pool.avg_backward(geometry, gy, *, count_include_pad=True, divisor=None) -> gx
+    pool.adaptive_avg_forward(x, output)                     -> y; windows as even as possible
+    pool.adaptive_avg_backward(gy, input)                    -> gx
+    pool.adaptive_max_forward(x, output)                     -> (y, indices int64)
+
+An index counts the samples of one (n, c) plane in row-major order of the unpadded input: what PyTorch returns.
+NaN wins every comparison; of equal values the first wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+
+import numpy as np
+
+from faltung.engine.geometry import PoolGeometry
+from faltung.engine.reference import layout
+
+Ints = tuple[int, ...]
+Pairs = tuple[tuple[int, int], ...]
+
+
+def _reach(geometry: PoolGeometry) -> Pairs:
+    """Padding, its end grown (or cut to nothing) so that the last window of `ceil_mode` stays inside."""
+    pairs = []
+    for d, (before, _) in enumerate(geometry.padding):
+        last = (geometry.output[d] - 1) * geometry.stride[d] + geometry.dilation[d] * (geometry.kernel[d] - 1) + 1
+        pairs.append((before, max(0, last - before - geometry.input[d])))
+    return tuple(pairs)
+
+
+def _taps(geometry: PoolGeometry) -> Iterator[tuple[Ints, tuple[slice, ...]]]:
+    for tap in np.ndindex(*geometry.kernel):
+        yield tap, layout.tap_slices(tap, geometry.output, geometry.stride, geometry.dilation)
+
+
+def _lowest(dtype: np.dtype) -> float | int:
+    return -np.inf if dtype.kind == "f" else int(np.iinfo(dtype).min)
+
+
+def _isnan(values: np.ndarray) -> np.ndarray:
+    return values != values
+
+
+def _first_indices(geometry: PoolGeometry) -> np.ndarray:
+    """(*output): plane index of the first real sample of every window; the answer where nothing beats the start value."""
+    total = np.zeros((), np.int64)
+    for d in range(geometry.ndim):
+        start = np.arange(geometry.output[d]) * geometry.stride[d] - geometry.padding[d][0]
+        steps = np.maximum(0, -(start // geometry.dilation[d]))  # kernel taps that fall before the input
+        axis = start + steps * geometry.dilation[d]
+        total = total[..., None] * geometry.input[d] + axis
+    return total
+
+
+def _tap_indices(geometry: PoolGeometry, tap: Ints) -> np.ndarray:
+    """(*output): plane index of the sample that `tap` meets (meaningless where it lies in the padding)."""
+    total = np.zeros((), np.int64)
+    for d in range(geometry.ndim):
+        start = np.arange(geometry.output[d]) * geometry.stride[d] - geometry.padding[d][0]
+        total = total[..., None] * geometry.input[d] + start + tap[d] * geometry.dilation[d]
+    return total
+
+
+def max_forward(
+    geometry: PoolGeometry, x: np.ndarray, *, with_indices: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Largest sample of each window, and with `with_indices` where it lies."""
+    lowest = _lowest(x.dtype)
+    padded = layout.padded_last(x, _reach(geometry), lowest)
+    best = np.full((len(padded), *geometry.output, geometry.channels), lowest, x.dtype)
+    if not with_indices:
+        for _, index in _taps(geometry):
+            np.maximum(best, padded[index], out=best)
+        return layout.to_logical(best), None
+    where = np.empty(best.shape, np.int64)
+    where[...] = _first_indices(geometry)[..., None]
+    for tap, index in _taps(geometry):
+        values = padded[index]
+        better = values > best
+        if x.dtype.kind == "f":
+            better |= _isnan(values)
+        np.copyto(best, values, where=better)
+        np.copyto(where, _tap_indices(geometry, tap)[..., None], where=better)
+    return layout.to_logical(best), layout.to_logical(where)
+
+
+def _plane_rows(indices: np.ndarray) -> np.ndarray:
+    """(N, C, *output) -> (N, P, C) view-like array of plane indices."""
+    last = layout.to_last(indices)
+    return last.reshape(last.shape[0], prod(last.shape[1:-1]), last.shape[-1])
+
+
+def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """gx, zero but where windows found their largest sample; overlapping windows add up."""
+    gx = layout.full(geometry.input_shape, 0, gy.dtype)
+    if gy.size == 0:
+        return gx
+    n, c, plane = geometry.batch, geometry.channels, prod(geometry.input)
+    rows = _plane_rows(indices)
+    flat = (np.arange(n)[:, None, None] * plane + rows) * c + np.arange(c)
+    target = layout.to_last(gx).reshape(-1)
+    spans = zip(geometry.kernel, geometry.dilation, geometry.stride, strict=True)
+    if all(s >= d * (k - 1) + 1 for k, d, s in spans):  # windows do not overlap: nothing meets
+        target[flat] = _plane_rows(gy)
+    else:
+        np.add.at(target, flat.reshape(-1), _plane_rows(gy).reshape(-1))
+    return gx
+
+
+def max_gather(geometry: PoolGeometry, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """x at the indices, (N, C, *output)."""
+    last = layout.to_last(x).reshape(geometry.batch, prod(geometry.input), geometry.channels)
+    taken = np.take_along_axis(last, _plane_rows(indices), axis=1)
+    return layout.to_logical(taken.reshape(geometry.batch, *geometry.output, geometry.channels))
+
+
+def _divisors(geometry: PoolGeometry, count_include_pad: bool, divisor: int | None) -> np.ndarray | int:
+    """What each window's sum is divided by: a number, or (*output, 1)."""
+    if divisor is not None:
+        return divisor
+    whole = prod(geometry.kernel)
+    total = np.ones((), np.int64)
+    for d in range(geometry.ndim):
+        before, after = geometry.padding[d]
+        start = np.arange(geometry.output[d]) * geometry.stride[d] - before
+        # a window that ceil_mode lets stick out of the padding counts only its part inside
+        end = np.minimum(start + geometry.kernel[d], geometry.input[d] + after)
+        if not count_include_pad:
+            start, end = np.maximum(start, 0), np.minimum(end, geometry.input[d])
+        total = total[..., None] * (end - start)
+    return whole if bool((total == whole).all()) else total[..., None]
+
+
+def _divide(values: np.ndarray, divisors: np.ndarray | int) -> np.ndarray:
+    """In place for floating point; integers divide towards zero."""
+    if values.dtype.kind in "fc":
+        values /= np.asarray(divisors).astype(values.real.dtype)
+        return values
+    return np.trunc(values / divisors).astype(values.dtype)
+
+
+def _wide(dtype: np.dtype) -> np.dtype:
+    return np.dtype(np.float32) if dtype == np.float16 else dtype
+
+
+def avg_forward(
+    geometry: PoolGeometry, x: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
+) -> np.ndarray:
+    """Mean of each window: its sum over `divisor`, or over its samples, padding among them if asked."""
+    padded = layout.padded_last(x.astype(_wide(x.dtype), copy=False), _reach(geometry))
+    if geometry.kernel == padded.shape[1:-1] and padded.size:
+        total = padded.sum(axis=tuple(range(1, padded.ndim - 1)), keepdims=True, dtype=padded.dtype)
+    else:
+        total = np.zeros((len(padded), *geometry.output, geometry.channels), padded.dtype)
+        for _, index in _taps(geometry):
+            total += padded[index]
+    total = _divide(total, _divisors(geometry, count_include_pad, divisor))
+    return layout.to_logical(total.astype(x.dtype, copy=False))
+
+
+def avg_backward(
+    geometry: PoolGeometry, gy: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
+) -> np.ndarray:
+    """gx: every window hands its gradient in equal shares to its samples."""
+    pads = _reach(geometry)
+    sizes = tuple(size + before + after for size, (before, after) in zip(geometry.input, pads, strict=True))
+    share = _divide(layout.to_last(gy).astype(_wide(gy.dtype)), _divisors(geometry, count_include_pad, divisor))
+    if geometry.kernel == sizes:
+        padded = np.broadcast_to(share, (geometry.batch, *sizes, geometry.channels))
+    else:
+        padded = np.zeros((geometry.batch, *sizes, geometry.channels), share.dtype)
+        for _, index in _taps(geometry):
+            padded[index] += share
+    return layout.to_logical(np.ascontiguousarray(padded[layout.interior(geometry.input, pads)], dtype=gy.dtype))
+
+
+def adaptive_windows(size: int, output: int) -> list[slice]:
+    """`output` windows over `size` samples, as even as possible, overlapping where they must."""
+    return [slice(i * size // output, -(-(i + 1) * size // output)) for i in range(output)]
+
+
+def adaptive_avg_forward(x: np.ndarray, output: Ints) -> np.ndarray:
+    """Means over adaptive windows, one dimension after the other (all windows of a dimension weigh their samples alike)."""
+    values = layout.to_last(x).astype(_wide(x.dtype), copy=False)
+    for axis, (size, count) in enumerate(zip(x.shape[2:], output, strict=True), start=1):
+        moved = np.moveaxis(values, axis, 0)
+        pooled = np.empty((count, *moved.shape[1:]), values.dtype)
+        for i, window in enumerate(adaptive_windows(size, count)):
+            pooled[i] = moved[window].mean(axis=0)
+        values = np.moveaxis(pooled, 0, axis)
+    return layout.to_logical(np.ascontiguousarray(values, dtype=x.dtype))
+
+
+def adaptive_avg_backward(gy: np.ndarray, input: Ints) -> np.ndarray:
+    """gx (N, C, *input) of `adaptive_avg_forward`."""
+    values = layout.to_last(gy).astype(_wide(gy.dtype), copy=False)
+    for axis, (size, count) in enumerate(zip(input, gy.shape[2:], strict=True), start=1):
+        moved = np.moveaxis(values, axis, 0)
+        spread = np.zeros((size, *moved.shape[1:]), values.dtype)
+        for i, window in enumerate(adaptive_windows(size, count)):
+            spread[window] += moved[i] / values.dtype.type(window.stop - window.start)
+        values = np.moveaxis(spread, 0, axis)
+    return layout.to_logical(np.ascontiguousarray(values, dtype=gy.dtype))
+
+
+def adaptive_max_forward(x: np.ndarray, output: Ints) -> tuple[np.ndarray, np.ndarray]:
+    """(largest sample, its plane index) of every adaptive window."""
+    last = layout.to_last(x)
+    n, sizes, c = last.shape[0], last.shape[1:-1], last.shape[-1]
+    y = np.empty((n, *output, c), x.dtype)
+    where = np.empty((n, *output, c), np.int64)
+    plane = np.arange(prod(sizes)).reshape(sizes)
+    windows = [adaptive_windows(size, count) for size, count in zip(sizes, output, strict=True)]
+    for position in np.ndindex(*output):
+        box = tuple(windows[d][i] for d, i in enumerate(position))
+        samples = last[(slice(None), *box)].reshape(n, -1, c)
+        best = samples.argmax(axis=1)  # NaN counts as largest
+        y[(slice(None), *position)] = np.take_along_axis(samples, best[:, None], axis=1)[:, 0]
+        where[(slice(None), *position)] = plane[box].reshape(-1)[best]
+    return layout.to_logical(y), layout.to_logical(where)
