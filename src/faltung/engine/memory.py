@@ -1,0 +1,144 @@
+"""The buffer pool: large results reuse freed blocks instead of faulting in fresh pages.
+
+Blocks of at least `POOLED_BYTES` are mapped from the system in huge pages where it grants them, and go back to the pool
+when the last array over them dies. The pool keeps at most `KEEP_FRACTION` of the machine's memory in free blocks.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+POOLED_BYTES = 1 << 18
+KEEP_FRACTION = 0.25
+_HUGE_PAGE = 2 << 20
+
+_lock = threading.Lock()
+_free: dict[int, list[_Block]] = {}
+_free_bytes = 0
+
+
+class _Block:
+    """A mapped stretch of memory; `address` is aligned to a page, to a huge page when it is large."""
+
+    __slots__ = ("address", "map", "size")
+
+    def __init__(self, size: int) -> None:
+        slack = _HUGE_PAGE if size >= _HUGE_PAGE else 0
+        self.map = mmap.mmap(-1, size + slack)
+        if slack and hasattr(mmap, "MADV_HUGEPAGE"):
+            try:
+                self.map.madvise(mmap.MADV_HUGEPAGE)
+            except OSError:  # a kernel without transparent huge pages
+                pass
+        start = np.frombuffer(self.map, np.uint8).ctypes.data
+        self.address = start + (-start % _HUGE_PAGE if slack else 0)
+        self.size = size
+
+
+class _Lease:
+    """What an array over a block holds on to: the block returns to the pool when the lease dies."""
+
+    __slots__ = ("__array_interface__", "block")
+
+    def __init__(self, block: _Block, shape: tuple[int, ...], typestr: str) -> None:
+        self.block = block
+        self.__array_interface__ = {"shape": shape, "typestr": typestr, "data": (block.address, False), "version": 3}
+
+    def __del__(self) -> None:
+        _give_back(self.block)
+
+
+def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """An uninitialised C-contiguous array, from the pool if it is large."""
+    kind = np.dtype(dtype)
+    size_bytes = kind.itemsize
+    for length in shape:
+        size_bytes *= length
+    if size_bytes < POOLED_BYTES:
+        return np.empty(shape, kind)
+    return np.asarray(_Lease(_take(_round_up(size_bytes)), tuple(shape), kind.str))
+
+
+def empty_channels_last(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    """An uninitialised array of logical shape (N, C, *spatial) whose channels lie innermost in memory."""
+    batch, channels, *spatial = shape
+    array = empty((batch, *spatial, channels), dtype)
+    return array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
+
+
+def aligned_bytes(count: int) -> np.ndarray:
+    """`count` bytes starting at a cache line, outside the pool."""
+    raw = np.empty(count + 64, np.uint8)
+    start = -raw.ctypes.data % 64
+    return raw[start : start + count]
+
+
+def trim() -> None:
+    """Give every free block back to the system."""
+    global _free_bytes
+    with _lock:
+        _free.clear()
+        _free_bytes = 0
+
+
+def free_bytes() -> int:
+    """Bytes in free blocks."""
+    return _free_bytes
+
+
+def _take(size: int) -> _Block:
+    global _free_bytes
+    with _lock:
+        blocks = _free.get(size)
+        if blocks:
+            _free_bytes -= size
+            return blocks.pop()
+    try:
+        return _Block(size)
+    except (OSError, ValueError, OverflowError):
+        trim()
+    try:
+        return _Block(size)
+    except (OSError, ValueError, OverflowError) as error:
+        raise MemoryError(f"cannot allocate {size} bytes for a result: {error}") from None
+
+
+def _give_back(block: _Block) -> None:
+    global _free_bytes
+    with _lock:
+        if _free_bytes + block.size <= _keep_limit():
+            _free.setdefault(block.size, []).append(block)
+            _free_bytes += block.size
+
+
+def _round_up(size: int) -> int:
+    """Size class: an eighth of the next power of two apart, so that like sizes share blocks and at most 1/8 is idle."""
+    step = max(4096, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
+
+
+_limit = 0
+
+
+def _keep_limit() -> int:
+    global _limit
+    if not _limit:
+        try:
+            _limit = int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * KEEP_FRACTION)
+        except (ValueError, OSError, AttributeError):
+            _limit = 1 << 30
+    return _limit
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

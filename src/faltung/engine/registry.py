@@ -1,0 +1,75 @@
+"""Ordered candidates for every engine operation.
+
+An operation is named "family.function". `CANDIDATES` lists its generated kernels, best first; the last resort of every
+operation is `engine.reference.<family>.<function>`, plain NumPy with the same signature. A candidate module says through
+`refuse_<function>(...)` why it does not fit the arguments (None means that it fits) and computes in `<function>(...)`.
+`FALTUNG_DEBUG=1` prints each new choice with the refusals before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from faltung.engine import debug
+
+# operation -> modules under engine.kernels, tried in this order before the reference
+CANDIDATES: dict[str, tuple[str, ...]] = {}
+
+Refuse = Callable[..., "str | None"]
+_resolved: dict[str, tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callable[..., Any]]] = {}
+
+
+def call(name: str, *args: Any, **options: Any) -> Any:
+    """Run the operation `name` on the first candidate that fits, else on the NumPy reference."""
+    kernels, reference = _resolved.get(name) or _resolve(name)
+    if debug.LEVEL:
+        return _call_and_tell(name, kernels, reference, args, options)
+    for _, refuse, run in kernels:
+        if refuse(*args, **options) is None:
+            return run(*args, **options)
+    return reference(*args, **options)
+
+
+def candidates(name: str) -> list[tuple[str, Refuse, Callable[..., Any]]]:
+    """Every candidate of an operation as (label, refuse, run), the reference last: for tests and benchmarks."""
+    kernels, reference = _resolved.get(name) or _resolve(name)
+    return [*kernels, ("reference", lambda *args, **options: None, reference)]
+
+
+def _resolve(name: str) -> tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callable[..., Any]]:
+    family, function = name.split(".")
+    reference = getattr(import_module(f"faltung.engine.reference.{family}"), function)
+    kernels = []
+    if CANDIDATES.get(name) and _can_generate():
+        for label in CANDIDATES[name]:
+            module = import_module(f"faltung.engine.kernels.{label}")
+            kernels.append((label, getattr(module, f"refuse_{function}"), getattr(module, function)))
+    _resolved[name] = (kernels, reference)
+    return _resolved[name]
+
+
+def _can_generate() -> bool:
+    """True where llvmlite can be imported; elsewhere every operation runs on its reference."""
+    try:
+        import_module("llvmlite.binding")
+    except (ImportError, OSError) as error:
+        debug.say(1, f"no generated kernels: llvmlite cannot be loaded ({error})")
+        return False
+    return True
+
+
+def _call_and_tell(name: str, kernels: list, reference: Callable[..., Any], args: tuple, options: dict) -> Any:
+    story = []
+    chosen, label = reference, "reference"
+    for kernel_label, refuse, run in kernels:
+        reason = refuse(*args, **options)
+        if reason is None:
+            chosen, label = run, kernel_label
+            break
+        story.append(f"{kernel_label}: {reason}")
+    refusals = f" (refused: {'; '.join(story)})" if story else ""
+    debug.say_once(1, f"{name} {debug.describe(args)} -> {label}{refusals}")
+    with debug.timed(2, f"{name} {label}"):
+        return chosen(*args, **options)
