@@ -161,11 +161,23 @@ def _normal_blocks(uniforms: np.ndarray, mean: float, std: float) -> np.ndarray:
     blocks = uniforms.reshape(-1, 2, _BLOCK // 2)
     first, second = _box_muller(blocks[:, 0], blocks[:, 1])
     values = np.stack((first, second), axis=1).reshape(-1)
-    if std != 1:
-        values *= values.dtype.type(std)
-    if mean != 0:
-        values += values.dtype.type(mean)
-    return values
+    if std == 1 and mean == 0:
+        return values
+    kind = values.dtype.type  # one rounding, as a fused multiply-add makes it
+    return (values.astype(np.float64) * float(kind(std)) + float(kind(mean))).astype(kind)
+
+
+def _normal_pairs(uniforms: np.ndarray) -> np.ndarray:
+    """Normals in float64 from uniforms u1, u2, u1, u2, ...: r cos t, r sin t, r cos t, ..."""
+    if uniforms.size <= 2 * _BLOCK:  # the C library's functions, as PyTorch calls them: the same last place
+        values = []
+        for u1, u2 in uniforms.reshape(-1, 2).tolist():
+            radius, angle = math.sqrt(-2.0 * math.log1p(-u2)), 2.0 * math.pi * u1
+            values += [radius * math.cos(angle), radius * math.sin(angle)]
+        return np.array(values)
+    radius = np.sqrt(-2.0 * np.log1p(-uniforms[1::2]))
+    angle = 2.0 * math.pi * uniforms[0::2]
+    return np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1).reshape(-1)
 
 
 def _serial_normals(generator: Generator, count: int) -> np.ndarray:
@@ -178,10 +190,7 @@ def _serial_normals(generator: Generator, count: int) -> np.ndarray:
     if kept is not None:
         values[0], done = kept, 1
     pairs = (count - done + 1) // 2
-    uniforms = _unit_doubles(generator, 2 * pairs)
-    radius = np.sqrt(-2.0 * np.log1p(-uniforms[1::2]))
-    angle = 2.0 * math.pi * uniforms[0::2]
-    fresh = np.stack((radius * np.cos(angle), radius * np.sin(angle)), axis=1).reshape(-1)
+    fresh = _normal_pairs(_unit_doubles(generator, 2 * pairs))
     values[done:] = fresh[: count - done]
     if (count - done) % 2:
         generator.keep_normal(float(fresh[-1]))
@@ -289,6 +298,7 @@ def _remainder(values: np.ndarray, span: int) -> np.ndarray:
 def fill_integers(out: np.ndarray, low: int, high: int, generator: Generator | None = None) -> np.ndarray:
     """Overwrite with integers from [low, high), -2**63 <= low < high <= 2**63; any dtype."""
     span = high - low
+    base = np.int64(low if span < 2**64 else 0)  # all 64 bits: the draw is the number
 
     def draw(stream: Generator, count: int) -> np.ndarray:
         if span < _WIDE_SPAN:
@@ -296,7 +306,7 @@ def fill_integers(out: np.ndarray, low: int, high: int, generator: Generator | N
         else:
             wide = _wide_words(stream, count)
             values = (wide if span >= 2**64 else _remainder(wide, span)).view(np.int64)
-        values += np.int64(low)
+        values += base
         return values
 
     return _fill(out, generator, draw)
