@@ -1,0 +1,53 @@
+"""A generated kernel as Python sees it: named integer fields and a launch over chunks."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from faltung.engine import jit, team
+from faltung.engine.emit import Emitter
+from faltung.engine.target import Target, host
+
+
+class Kernel:
+    """Machine code for one schedule on this chip, built at the first launch.
+
+    `fields` names the run-time arguments in order; `emit(e, schedule)` writes the body into an `Emitter`. The schedule's
+    printed form is part of the cache key, so it must name everything that shapes the code.
+    """
+
+    __slots__ = ("_address", "_block", "emit", "fields", "name", "schedule")
+
+    def __init__(self, name: str, fields: str, schedule: Any, emit: Callable[[Emitter, Any], None]) -> None:
+        self.name, self.fields, self.schedule, self.emit = name, tuple(fields.split()), schedule, emit
+        self._block = ctypes.c_int64 * len(self.fields)
+        self._address = 0
+
+    def launch(self, chunks: int, *values: int) -> None:
+        """Compute `chunks` chunks on the thread team; `values` fill the fields in order."""
+        if not self._address:
+            spec = f"{self.schedule} lanes={host().lanes}"
+            self._address = jit.address(self.name, spec, lambda: self.ir(host()))
+        fields = self._block(*values)
+        team.run(self._address, ctypes.addressof(fields), chunks)
+
+    def ir(self, target: Target) -> str:
+        """LLVM IR for a target: what the JIT compiles, and what tests cross-compile."""
+        e = Emitter(self.name, self.fields, target)
+        self.emit(e, self.schedule)
+        return e.finish()
+
+
+def address(array: np.ndarray) -> int:
+    """Where an array's first element lies."""
+    return array.ctypes.data
+
+
+def bits(number: float) -> int:
+    """A float as the integer field that `Emitter.number` reads."""
+    return int(struct.unpack("q", struct.pack("d", number))[0])
