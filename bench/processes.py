@@ -1,0 +1,102 @@
+"""What only a fresh process shows: start times, and how far memory grows.
+
+This file is also the program that those processes run: `python -m bench.processes JOB FRAMEWORK`.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def job_import(name: str) -> float:
+    """Seconds of `import faltung`."""
+    start_s = time.perf_counter()
+    importlib.import_module(name)
+    return time.perf_counter() - start_s
+
+
+def job_first_answer(name: str) -> float:
+    """Seconds from the import to the first answer of the MNIST CNN."""
+    start_s = time.perf_counter()
+    lib = importlib.import_module(name)
+    from bench import models
+
+    model = models.mission_cnn(lib).eval()
+    with lib.no_grad():
+        model(lib.rand(1, 1, 28, 28)).argmax(1).item()
+    return time.perf_counter() - start_s
+
+
+def job_memory(name: str) -> float:
+    """Bytes by which the largest row, (64, 3, 244, 244) -> 64 channels, raises the peak memory of its process."""
+    lib = importlib.import_module(name)
+    conv = lib.nn.Conv2d(3, 64, 3, padding=1)
+    with lib.no_grad():
+        conv(lib.rand(1, 3, 8, 8))  # threads, kernels
+        x = lib.rand(64, 3, 244, 244)
+        before_bytes = peak_bytes()
+        conv(x)
+    return peak_bytes() - before_bytes
+
+
+JOBS = {"import": job_import, "first_answer": job_first_answer, "memory": job_memory}
+
+
+def peak_bytes() -> int:
+    """Largest resident size of this process so far."""
+    import resource
+
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes
+
+
+def run(job: str, framework: str, threads: int, cache: str | None = None) -> float:
+    """The result of a job in a process of its own."""
+    environment = dict(os.environ)
+    if cache:
+        environment["FALTUNG_CACHE"] = cache
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in [str(ROOT), *sys.path] if path)
+    command = [sys.executable, "-m", "bench.processes", job, framework, str(threads)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def start_times(threads: int, repeats: int = 5) -> dict[str, float]:
+    """Median seconds of the import and of the first answer, with a warm and with an empty kernel cache."""
+    with tempfile.TemporaryDirectory() as warm:
+        run("first_answer", "faltung", threads, warm)
+        found = {
+            "import faltung": median(run("import", "faltung", threads, warm) for _ in range(repeats)),
+            "first answer, warm cache": median(run("first_answer", "faltung", threads, warm) for _ in range(repeats)),
+        }
+    cold = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as empty:
+            cold.append(run("first_answer", "faltung", threads, empty))
+    return found | {"first answer, empty cache": median(cold)}
+
+
+def memory_growth(frameworks: list[str], threads: int) -> dict[str, float]:
+    """Bytes of peak memory that the largest row adds, per framework."""
+    return {name: run("memory", name, threads) for name in frameworks}
+
+
+def main(arguments: list[str]) -> None:
+    job, framework, threads = arguments
+    for variable in ("OMP_NUM_THREADS", "FALTUNG_NUM_THREADS"):
+        os.environ.setdefault(variable, threads)
+    result: Any = JOBS[job](framework)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
