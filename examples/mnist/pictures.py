@@ -1,6 +1,7 @@
 """What the training looked like, as PNG files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -28,7 +29,7 @@ def draw_losses(losses: dict[str, list[float]], batch: int, path: Path) -> None:
     """Both loss curves in one picture; where they are one curve, the dashes of the second lie on the first."""
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    styles = [
+    styles: list[dict[str, Any]] = [
         {"color": BLUE, "linewidth": 4.0, "alpha": 0.55},
         {"color": ORANGE, "linewidth": 1.6, "linestyle": (0, (4, 3))},
     ]
@@ -54,7 +55,8 @@ def draw_filters(before: np.ndarray, after: np.ndarray, path: Path) -> None:
     """The first layer's filters, (16, 1, 5, 5) each, before and after training, on one scale."""
     figure = Figure(figsize=(9, 4.4), layout="constrained")
     bound = float(max(np.abs(before).max(), np.abs(after).max()))
-    left, right, scale = figure.subfigures(1, 3, wspace=0.04, width_ratios=(1, 1, 0.22))
+    parts: Any = figure.subfigures(1, 3, wspace=0.04, width_ratios=(1, 1, 0.22))
+    left, right, scale = parts
     for part, filters, title in ((left, before, "before training"), (right, after, "after training")):
         part.suptitle(title)
         grid = part.subplots(4, 4)
@@ -72,7 +74,8 @@ def draw_digits(images: np.ndarray, labels: np.ndarray, predictions: np.ndarray,
     usual = np.arange(min(columns * usual_rows, len(images)))
     shown_wrong = wrong[: columns * wrong_rows]
     figure = Figure(figsize=(10, 7.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(usual_rows, wrong_rows))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(usual_rows, wrong_rows))
+    top, bottom = parts
     top.suptitle(f"The first {len(usual)} test digits and what the network read", fontsize=11)
     bottom.suptitle(
         f"The first {len(shown_wrong)} of its {len(wrong)} mistakes in {len(images):,} digits", fontsize=11, color=RED
