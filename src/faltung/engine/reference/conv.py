@@ -21,6 +21,7 @@ import numpy as np
 
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.reference import layout
+from faltung.engine.reference.precision import reference
 
 _SLAB_ELEMENTS = 1 << 22  # working elements at a time, so that a large batch does not double its memory
 
@@ -43,11 +44,6 @@ def _padded_elements(geometry: ConvGeometry) -> int:
     return int(np.prod(sizes)) * geometry.in_channels
 
 
-def _working_dtype(dtype: np.dtype) -> np.dtype:
-    """Half precision accumulates in single precision."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
-
-
 def _grouped(values: np.ndarray, groups: int) -> np.ndarray:
     """(n, *spatial, C) -> (G, P, C/G)."""
     flat = values.reshape(-1, values.shape[-1])
@@ -64,18 +60,23 @@ def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return left * right if left.shape[-1] == 1 else np.matmul(left, right)
 
 
+@reference
 def forward(
-    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: dict[Any, Any] | None = None
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    cache: dict[Any, Any] | None = None,
 ) -> np.ndarray:
     """y[n, o, p] = bias[o] + sum over i, tap of x[n, i, p * stride + tap * dilation - padding] * w[o, i, tap]."""
     g = geometry
-    working = _working_dtype(x.dtype)
     y = layout.empty(g.output_shape, x.dtype)
-    panels = w.astype(working, copy=False).reshape(g.groups, g.out_channels // g.groups, -1, *g.kernel)  # (G, o, i, *k)
+    panels = w.reshape(g.groups, g.out_channels // g.groups, -1, *g.kernel)  # (G, o, i, *k)
     for slab in _slabs(g):
-        padded = layout.padded_last(x[slab].astype(working, copy=False), g.padding)
+        padded = layout.padded_last(x[slab], g.padding)
         shape = (len(padded), *g.output, g.out_channels)
-        total = np.zeros(shape, working)
+        total = np.zeros(shape, x.dtype)
         for tap, index in _taps(g):
             panel = panels[(..., *tap)].transpose(0, 2, 1)  # (G, i, o)
             total += _ungrouped(_product(_grouped(padded[index], g.groups), panel), shape)
@@ -85,19 +86,19 @@ def forward(
     return y
 
 
+@reference
 def backward_data(
     geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: dict[Any, Any] | None = None
 ) -> np.ndarray:
     """gx: every output position hands its gradient, times the weights, back to the samples it met."""
     g = geometry
-    working = _working_dtype(gy.dtype)
     gx = layout.empty(g.input_shape, gy.dtype)
-    panels = w.astype(working, copy=False).reshape(g.groups, g.out_channels // g.groups, -1, *g.kernel)  # (G, o, i, *k)
+    panels = w.reshape(g.groups, g.out_channels // g.groups, -1, *g.kernel)  # (G, o, i, *k)
     sizes = tuple(size + before + after for size, (before, after) in zip(g.input, g.padding, strict=True))
     for slab in _slabs(g):
-        grad = layout.to_last(gy[slab]).astype(working, copy=False)
+        grad = layout.to_last(gy[slab])
         grouped = _grouped(grad, g.groups)
-        padded = np.zeros((len(grad), *sizes, g.in_channels), working)
+        padded = np.zeros((len(grad), *sizes, g.in_channels), gy.dtype)
         for tap, index in _taps(g):
             panel = panels[(..., *tap)]  # (G, o, i)
             padded[index] += _ungrouped(_product(grouped, panel), (len(grad), *g.output, g.in_channels))
@@ -105,24 +106,24 @@ def backward_data(
     return gx
 
 
+@reference
 def backward_weights(
     geometry: ConvGeometry, x: np.ndarray, gy: np.ndarray, *, with_bias: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """(gw, gb): correlation of x with gy, and with `with_bias` the sum of gy over batch and positions (else None)."""
     g = geometry
-    working = _working_dtype(x.dtype)
     o, i = g.out_channels // g.groups, g.in_channels // g.groups
-    gw = np.zeros((*g.kernel, g.groups, o, i), working)
-    gb = np.zeros(g.out_channels, working) if with_bias else None
+    gw = np.zeros((*g.kernel, g.groups, o, i), x.dtype)
+    gb = np.zeros(g.out_channels, x.dtype) if with_bias else None
     for slab in _slabs(g):
-        grad = layout.to_last(gy[slab]).astype(working, copy=False)
+        grad = layout.to_last(gy[slab])
         rows = _grouped(grad, g.groups).transpose(0, 2, 1)  # (G, o, P)
-        padded = layout.padded_last(x[slab].astype(working, copy=False), g.padding)
+        padded = layout.padded_last(x[slab], g.padding)
         for tap, index in _taps(g):
             gw[tap] += np.matmul(rows, _grouped(padded[index], g.groups))
         if gb is not None:
             flat = grad.reshape(-1, g.out_channels)
-            gb += np.ones(len(flat), working) @ flat  # as a product: NumPy would add the rows one after the other
+            gb += np.ones(len(flat), gy.dtype) @ flat  # as a product: NumPy would add the rows one after the other
     ndim = g.ndim
     logical = gw.transpose(ndim, ndim + 1, ndim + 2, *range(ndim)).reshape(g.weight_shape)
-    return np.ascontiguousarray(logical, dtype=x.dtype), None if gb is None else gb.astype(x.dtype, copy=False)
+    return np.ascontiguousarray(logical), gb

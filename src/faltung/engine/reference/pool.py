@@ -10,6 +10,7 @@ Engine calls (x (N, C, *input), y and gy (N, C, *output); any strides; results s
     pool.adaptive_avg_forward(x, output)                     -> y; windows as even as possible
     pool.adaptive_avg_backward(gy, input)                    -> gx
     pool.adaptive_max_forward(x, output)                     -> (y, indices int64)
+    pool.fractional_max_forward(x, samples, kernel, output)  -> (y, indices int64)
 
 An index counts the samples of one (n, c) plane in row-major order of the unpadded input: what PyTorch returns.
 NaN wins every comparison; of equal values the first wins.
@@ -24,6 +25,7 @@ import numpy as np
 
 from faltung.engine.geometry import PoolGeometry
 from faltung.engine.reference import layout
+from faltung.engine.reference.precision import reference
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -71,6 +73,7 @@ def _tap_indices(geometry: PoolGeometry, tap: Ints) -> np.ndarray:
     return total
 
 
+@reference
 def max_forward(
     geometry: PoolGeometry, x: np.ndarray, *, with_indices: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -100,6 +103,7 @@ def _plane_rows(indices: np.ndarray) -> np.ndarray:
     return last.reshape(last.shape[0], prod(last.shape[1:-1]), last.shape[-1])
 
 
+@reference
 def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """gx, zero but where windows found their largest sample; overlapping windows add up."""
     gx = layout.full(geometry.input_shape, 0, gy.dtype)
@@ -117,6 +121,7 @@ def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) ->
     return gx
 
 
+@reference
 def max_gather(geometry: PoolGeometry, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """x at the indices, (N, C, *output)."""
     last = layout.to_last(x).reshape(geometry.batch, prod(geometry.input), geometry.channels)
@@ -146,18 +151,15 @@ def _divide(values: np.ndarray, divisors: np.ndarray | int) -> np.ndarray:
     if values.dtype.kind in "fc":
         values /= np.asarray(divisors).astype(values.real.dtype)
         return values
-    return np.trunc(values / divisors).astype(values.dtype)
+    return np.abs(values) // np.abs(divisors) * np.sign(values) * np.sign(divisors)
 
 
-def _wide(dtype: np.dtype) -> np.dtype:
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
-
-
+@reference
 def avg_forward(
     geometry: PoolGeometry, x: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
 ) -> np.ndarray:
     """Mean of each window: its sum over `divisor`, or over its samples, padding among them if asked."""
-    padded = layout.padded_last(x.astype(_wide(x.dtype), copy=False), _reach(geometry))
+    padded = layout.padded_last(x, _reach(geometry))
     if geometry.kernel == padded.shape[1:-1] and padded.size:
         total = padded.sum(axis=tuple(range(1, padded.ndim - 1)), keepdims=True, dtype=padded.dtype)
     else:
@@ -165,23 +167,24 @@ def avg_forward(
         for _, index in _taps(geometry):
             total += padded[index]
     total = _divide(total, _divisors(geometry, count_include_pad, divisor))
-    return layout.to_logical(total.astype(x.dtype, copy=False))
+    return layout.to_logical(total)
 
 
+@reference
 def avg_backward(
     geometry: PoolGeometry, gy: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
 ) -> np.ndarray:
     """gx: every window hands its gradient in equal shares to its samples."""
     pads = _reach(geometry)
     sizes = tuple(size + before + after for size, (before, after) in zip(geometry.input, pads, strict=True))
-    share = _divide(layout.to_last(gy).astype(_wide(gy.dtype)), _divisors(geometry, count_include_pad, divisor))
+    share = _divide(layout.to_last(gy).copy(), _divisors(geometry, count_include_pad, divisor))
     if geometry.kernel == sizes:
         padded = np.broadcast_to(share, (geometry.batch, *sizes, geometry.channels))
     else:
         padded = np.zeros((geometry.batch, *sizes, geometry.channels), share.dtype)
         for _, index in _taps(geometry):
             padded[index] += share
-    return layout.to_logical(np.ascontiguousarray(padded[layout.interior(geometry.input, pads)], dtype=gy.dtype))
+    return layout.to_logical(np.ascontiguousarray(padded[layout.interior(geometry.input, pads)]))
 
 
 def adaptive_windows(size: int, output: int) -> list[slice]:
@@ -189,30 +192,33 @@ def adaptive_windows(size: int, output: int) -> list[slice]:
     return [slice(i * size // output, -(-(i + 1) * size // output)) for i in range(output)]
 
 
+@reference
 def adaptive_avg_forward(x: np.ndarray, output: Ints) -> np.ndarray:
     """Means over adaptive windows, one dimension after the other (all windows of a dimension weigh their samples alike)."""
-    values = layout.to_last(x).astype(_wide(x.dtype), copy=False)
+    values = layout.to_last(x)
     for axis, (size, count) in enumerate(zip(x.shape[2:], output, strict=True), start=1):
         moved = np.moveaxis(values, axis, 0)
         pooled = np.empty((count, *moved.shape[1:]), values.dtype)
         for i, window in enumerate(adaptive_windows(size, count)):
             pooled[i] = moved[window].mean(axis=0)
         values = np.moveaxis(pooled, 0, axis)
-    return layout.to_logical(np.ascontiguousarray(values, dtype=x.dtype))
+    return layout.to_logical(np.ascontiguousarray(values))
 
 
+@reference
 def adaptive_avg_backward(gy: np.ndarray, input: Ints) -> np.ndarray:
     """gx (N, C, *input) of `adaptive_avg_forward`."""
-    values = layout.to_last(gy).astype(_wide(gy.dtype), copy=False)
+    values = layout.to_last(gy)
     for axis, (size, count) in enumerate(zip(input, gy.shape[2:], strict=True), start=1):
         moved = np.moveaxis(values, axis, 0)
         spread = np.zeros((size, *moved.shape[1:]), values.dtype)
         for i, window in enumerate(adaptive_windows(size, count)):
             spread[window] += moved[i] / values.dtype.type(window.stop - window.start)
         values = np.moveaxis(spread, 0, axis)
-    return layout.to_logical(np.ascontiguousarray(values, dtype=gy.dtype))
+    return layout.to_logical(np.ascontiguousarray(values))
 
 
+@reference
 def adaptive_max_forward(x: np.ndarray, output: Ints) -> tuple[np.ndarray, np.ndarray]:
     """(largest sample, its plane index) of every adaptive window."""
     last = layout.to_last(x)
@@ -228,3 +234,38 @@ def adaptive_max_forward(x: np.ndarray, output: Ints) -> tuple[np.ndarray, np.nd
         y[(slice(None), *position)] = np.take_along_axis(samples, best[:, None], axis=1)[:, 0]
         where[(slice(None), *position)] = plane[box].reshape(-1)[best]
     return layout.to_logical(y), layout.to_logical(where)
+
+
+def _fractional_starts(samples: np.ndarray, size: int, kernel: int, output: int) -> np.ndarray:
+    """(N * C, output): first sample of every window, steps of `alpha` rounded down after a random shift; the last is flush."""
+    if output == 1:
+        return np.full((len(samples), 1), size - kernel)
+    alpha = samples.dtype.type((size - kernel) / samples.dtype.type(output - 1))
+    shift = (samples * alpha).astype(np.int64)
+    steps = np.arange(output, dtype=samples.dtype)
+    starts = ((steps + samples[:, None]) * alpha).astype(np.int64) - shift[:, None]
+    starts[:, -1] = size - kernel
+    return starts
+
+
+@reference
+def fractional_max_forward(
+    x: np.ndarray, samples: np.ndarray, kernel: Ints, output: Ints
+) -> tuple[np.ndarray, np.ndarray]:
+    """(largest sample, its plane index) of pseudo-random windows; samples (N, C, D) shift them."""
+    n, c, *sizes = x.shape
+    ndim = len(sizes)
+    shifts = samples.reshape(n * c, ndim)
+    index = np.zeros((n * c, *(1,) * (2 * ndim)), np.int64)  # (planes, *output, *kernel)
+    for d in range(ndim):
+        starts = _fractional_starts(shifts[:, d], sizes[d], kernel[d], output[d])
+        axis = starts[:, :, None] + np.arange(kernel[d])  # (planes, output, kernel)
+        shape = [n * c, *(1,) * (2 * ndim)]
+        shape[1 + d], shape[1 + ndim + d] = output[d], kernel[d]
+        index = index * sizes[d] + axis.reshape(shape)
+    index = index.reshape(n * c, prod(output), prod(kernel))
+    windows = np.take_along_axis(x.reshape(n * c, 1, prod(sizes)), index.reshape(n * c, 1, -1), axis=2)
+    windows = windows.reshape(index.shape)
+    best = windows.argmax(axis=2)[..., None]  # NaN counts as largest
+    y, where = (np.take_along_axis(values, best, axis=2).reshape(n, c, *output) for values in (windows, index))
+    return y, where

@@ -88,7 +88,9 @@ def check_tensor(where: str, name: str, value: Any) -> Tensor:
     hint = hints.get(kind)
     if module == "torch":
         hint = f"This is PyTorch's own tensor: use torch.from_numpy({name}.numpy()) of this library."
-    raise TypeError(message(where, f"{name} must be a Tensor, got {module + '.' if module == 'torch' else ''}{kind}", hint))
+    raise TypeError(
+        message(where, f"{name} must be a Tensor, got {module + '.' if module == 'torch' else ''}{kind}", hint)
+    )
 
 
 def check_tensors(where: str, optional: Iterable[str] = (), **tensors: Any) -> None:

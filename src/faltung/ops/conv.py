@@ -1,0 +1,161 @@
+"""Convolution and its gradients as operations, each differentiable by the other two.
+
+With y = conv(x, w), the three maps (x, w) -> y, (gy, w) -> gx and (x, gy) -> gw are bilinear and close under
+differentiation, so derivatives of any order come from these three. A transposed convolution is the second one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from faltung import engine
+from faltung.autograd.graph import Op
+from faltung.engine.geometry import ConvGeometry
+from faltung.ops.apply import apply
+from faltung.tensor import Tensor
+
+Cache = dict[Any, Any] | None
+
+
+def convolution(x: Tensor, w: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
+    """x (N, I, *input), w (O, I/G, *kernel), bias (O,) -> (N, O, *output)."""
+    return apply(Convolution, x, w, bias, geometry=geometry, cache=w.engine_cache())
+
+
+def convolution_backward_data(gy: Tensor, w: Tensor, geometry: ConvGeometry) -> Tensor:
+    """gy (N, O, *output), w (O, I/G, *kernel) -> gx (N, I, *input)."""
+    return apply(ConvolutionBackwardData, gy, w, geometry=geometry, cache=w.engine_cache())
+
+
+def convolution_backward_weights(x: Tensor, gy: Tensor, geometry: ConvGeometry) -> Tensor:
+    """x (N, I, *input), gy (N, O, *output) -> gw (O, I/G, *kernel)."""
+    return apply(ConvolutionBackwardWeights, x, gy, geometry=geometry)
+
+
+def transposed_convolution(x: Tensor, w: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
+    """x (N, I, *sizes), w (I, O/G, *kernel), `geometry` mirrored -> (N, O, *grown sizes)."""
+    y = convolution_backward_data(x, w, geometry)
+    return y if bias is None else y + bias.reshape(1, -1, *(1,) * geometry.ndim)
+
+
+def _conjugate(t: Tensor) -> Tensor:
+    return t.conj() if t.dtype.is_complex else t
+
+
+class Convolution(Op):
+    """(x, w, bias) -> y."""
+
+    name = "Convolution"
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, geometry: ConvGeometry, cache: Cache
+    ) -> np.ndarray:
+        ctx.geometry = geometry
+        _keep_what_gradients_need(ctx)
+        return engine.call("conv.forward", geometry, x, w, bias, cache=cache)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        needs_x, needs_w, needs_bias = ctx.needs_input_grad
+        geometry, (x, w) = ctx.geometry, _kept(ctx)
+        gx = convolution_backward_data(gy, _conjugate(w), geometry) if needs_x else None
+        if needs_w and needs_bias:
+            gw, gb = apply(ConvolutionBackwardParameters, _conjugate(x), gy, geometry=geometry)
+            return gx, gw, gb
+        gw = convolution_backward_weights(_conjugate(x), gy, geometry) if needs_w else None
+        return gx, gw, gy.sum(_all_but_channels(geometry)) if needs_bias else None
+
+
+class ConvolutionBackwardData(Op):
+    """(gy, w) -> gx; also the forward of a transposed convolution."""
+
+    name = "ConvolutionBackwardData"
+
+    @staticmethod
+    def forward(ctx: Any, gy: np.ndarray, w: np.ndarray, *, geometry: ConvGeometry, cache: Cache) -> np.ndarray:
+        ctx.geometry = geometry
+        _keep_what_gradients_need(ctx)
+        return engine.call("conv.backward_data", geometry, gy, w, cache=cache)
+
+    @staticmethod
+    def backward(ctx: Any, ggx: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        needs_gy, needs_w = ctx.needs_input_grad
+        gy, w = _kept(ctx)
+        return (
+            convolution(ggx, _conjugate(w), None, ctx.geometry) if needs_gy else None,
+            convolution_backward_weights(ggx, _conjugate(gy), ctx.geometry) if needs_w else None,
+        )
+
+
+class ConvolutionBackwardWeights(Op):
+    """(x, gy) -> gw."""
+
+    name = "ConvolutionBackwardWeights"
+
+    @staticmethod
+    def forward(ctx: Any, x: np.ndarray, gy: np.ndarray, *, geometry: ConvGeometry) -> np.ndarray:
+        ctx.geometry = geometry
+        _keep_what_gradients_need(ctx)
+        return engine.call("conv.backward_weights", geometry, x, gy, with_bias=False)[0]
+
+    @staticmethod
+    def backward(ctx: Any, ggw: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        needs_x, needs_gy = ctx.needs_input_grad
+        x, gy = _kept(ctx)
+        return (
+            convolution_backward_data(_conjugate(gy), ggw, ctx.geometry) if needs_x else None,
+            convolution(_conjugate(x), ggw, None, ctx.geometry) if needs_gy else None,
+        )
+
+
+class ConvolutionBackwardParameters(Op):
+    """(x, gy) -> (gw, gb): one pass over gy for both."""
+
+    name = "ConvolutionBackwardParameters"
+
+    @staticmethod
+    def forward(ctx: Any, x: np.ndarray, gy: np.ndarray, *, geometry: ConvGeometry) -> tuple[np.ndarray, np.ndarray]:
+        ctx.geometry = geometry
+        _keep_what_gradients_need(ctx)
+        return engine.call("conv.backward_weights", geometry, x, gy, with_bias=True)
+
+    @staticmethod
+    def backward(ctx: Any, ggw: Tensor | None, ggb: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        needs_x, needs_gy = ctx.needs_input_grad
+        geometry, (x, gy) = ctx.geometry, _kept(ctx)
+        if ggw is None:
+            if ggb is None or not needs_gy:
+                return None, None
+            return None, ggb.reshape(1, -1, *(1,) * geometry.ndim).expand(geometry.output_shape)
+        return (
+            convolution_backward_data(_conjugate(gy), ggw, geometry) if needs_x else None,
+            convolution(_conjugate(x), ggw, ggb, geometry) if needs_gy else None,
+        )
+
+
+def _all_but_channels(geometry: ConvGeometry) -> tuple[int, ...]:
+    return (0, *range(2, geometry.ndim + 2))
+
+
+def _keep_what_gradients_need(ctx: Any) -> None:
+    """Of two factors, the gradient of one needs the other."""
+    needs_first, needs_second = ctx.needs_input_grad[:2]
+    if needs_first and needs_second:
+        ctx.save_inputs(0, 1)
+    elif needs_first:
+        ctx.save_inputs(1)
+    elif needs_second:
+        ctx.save_inputs(0)
+
+
+def _kept(ctx: Any) -> tuple[Any, Any]:
+    """The two factors; None for one that no gradient needs."""
+    needs_first, needs_second = ctx.needs_input_grad[:2]
+    if needs_first and needs_second:
+        return ctx.saved
+    if needs_first:
+        return None, ctx.saved[0]
+    return (ctx.saved[0], None) if needs_second else (None, None)
