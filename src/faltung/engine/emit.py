@@ -231,7 +231,9 @@ class Emitter:
 
     def constant(self, value: float, lanes: int = 1) -> Vec:
         """A float constant, in every lane."""
-        return Vec(self, ir.Constant(f32, value) if lanes == 1 else ir.Constant(ir.VectorType(f32, lanes), [value] * lanes))
+        return Vec(
+            self, ir.Constant(f32, value) if lanes == 1 else ir.Constant(ir.VectorType(f32, lanes), [value] * lanes)
+        )
 
     def zero(self, lanes: int | None = None) -> Vec:
         """0.0 in every lane of a full vector."""
@@ -296,7 +298,9 @@ class Emitter:
 
     def shuffle(self, a: Vec, b: Vec, order: Sequence[int]) -> Vec:
         """Lanes picked from the concatenation of two vectors."""
-        return Vec(self, self.ir.shuffle_vector(a.value, b.value, ir.Constant(ir.VectorType(i32, len(order)), list(order))))
+        return Vec(
+            self, self.ir.shuffle_vector(a.value, b.value, ir.Constant(ir.VectorType(i32, len(order)), list(order)))
+        )
 
     def lane(self, a: Vec, index: int) -> Vec:
         """One lane as a scalar."""

@@ -127,6 +127,16 @@ def _generator_version() -> str:
     return digest.hexdigest()
 
 
+def _after_fork_in_child() -> None:
+    """A lock that another thread held at the fork would stay locked."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 @lru_cache(maxsize=1)
 def _folder() -> Path | None:
     """The cache folder if it is ours alone, None if code must stay in memory."""

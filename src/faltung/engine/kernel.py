@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from faltung.engine import jit, team
 from faltung.engine.emit import Emitter
+from faltung.engine.memory import address
 from faltung.engine.target import Target, host
+
+__all__ = ["Kernel", "address", "bits"]
 
 
 class Kernel:
@@ -21,11 +21,11 @@ class Kernel:
     printed form is part of the cache key, so it must name everything that shapes the code.
     """
 
-    __slots__ = ("_address", "_block", "emit", "fields", "name", "schedule")
+    __slots__ = ("_address", "_pack", "emit", "fields", "name", "schedule")
 
     def __init__(self, name: str, fields: str, schedule: Any, emit: Callable[[Emitter, Any], None]) -> None:
         self.name, self.fields, self.schedule, self.emit = name, tuple(fields.split()), schedule, emit
-        self._block = ctypes.c_int64 * len(self.fields)
+        self._pack = struct.Struct(f"{len(self.fields)}q").pack
         self._address = 0
 
     def launch(self, chunks: int, *values: int) -> None:
@@ -33,19 +33,13 @@ class Kernel:
         if not self._address:
             spec = f"{self.schedule} lanes={host().lanes}"
             self._address = jit.address(self.name, spec, lambda: self.ir(host()))
-        fields = self._block(*values)
-        team.run(self._address, ctypes.addressof(fields), chunks)
+        team.run(self._address, self._pack(*values), chunks)
 
     def ir(self, target: Target) -> str:
         """LLVM IR for a target: what the JIT compiles, and what tests cross-compile."""
         e = Emitter(self.name, self.fields, target)
         self.emit(e, self.schedule)
         return e.finish()
-
-
-def address(array: np.ndarray) -> int:
-    """Where an array's first element lies."""
-    return array.ctypes.data
 
 
 def bits(number: float) -> int:

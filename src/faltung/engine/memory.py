@@ -6,6 +6,7 @@ when the last array over them dies. The pool keeps at most `KEEP_FRACTION` of th
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import threading
@@ -17,7 +18,7 @@ POOLED_BYTES = 1 << 18
 KEEP_FRACTION = 0.25
 _HUGE_PAGE = 2 << 20
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # a collection inside may free a lease of the same thread
 _free: dict[int, list[_Block]] = {}
 _free_bytes = 0
 
@@ -35,7 +36,7 @@ class _Block:
                 self.map.madvise(mmap.MADV_HUGEPAGE)
             except OSError:  # a kernel without transparent huge pages
                 pass
-        start = np.frombuffer(self.map, np.uint8).ctypes.data
+        start = address(np.frombuffer(self.map, np.uint8))
         self.address = start + (-start % _HUGE_PAGE if slack else 0)
         self.size = size
 
@@ -71,10 +72,28 @@ def empty_channels_last(shape: tuple[int, ...], dtype: Any = np.float32) -> np.n
     return array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
 
 
+_HEAD_BYTES = object.__basicsize__  # NumPy's C interface: the data pointer follows the object's head
+_word_at = ctypes.c_size_t.from_address
+
+
+def address(array: np.ndarray) -> int:
+    """Where an array's first element lies (`array.ctypes.data` takes eight times as long)."""
+    return _word_at(id(array) + _HEAD_BYTES).value
+
+
+def _address_by_interface(array: np.ndarray) -> int:
+    return array.ctypes.data
+
+
+_probe = np.empty(1)
+if address(_probe) != _probe.ctypes.data:  # another Python than CPython
+    address = _address_by_interface
+
+
 def aligned_bytes(count: int) -> np.ndarray:
     """`count` bytes starting at a cache line, outside the pool."""
     raw = np.empty(count + 64, np.uint8)
-    start = -raw.ctypes.data % 64
+    start = -address(raw) % 64
     return raw[start : start + count]
 
 
@@ -137,7 +156,7 @@ def _keep_limit() -> int:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -54,7 +54,9 @@ def host() -> Target:
     if isa in ("avx2", "baseline"):
         features = {name: on and not name.startswith("avx512") and name != "evex512" for name, on in features.items()}
     if isa == "baseline":
-        features = {name: on and not name.startswith(("avx", "fma", "f16c", "vaes", "vpcl")) for name, on in features.items()}
+        features = {
+            name: on and not name.startswith(("avx", "fma", "f16c", "vaes", "vpcl")) for name, on in features.items()
+        }
     flat = _flatten(features)
     if features.get("avx512f") and features.get("avx512vl"):
         return Target(triple, cpu, flat, 64, 32, True, True, l1, l2, l3)

@@ -11,6 +11,7 @@ fork until the child builds a team of its own, computes its chunks alone.
       NEXT     the next chunk to hand out
       INSIDE   workers that may be reading the region's description
       ASLEEP   workers on the condition variable
+      BUSY     1 while a caller owns the team
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from llvmlite import ir
 
 from faltung.engine import jit
 from faltung.engine.emit import KERNEL, i32, i64, pointer
-from faltung.engine.memory import aligned_bytes
+from faltung.engine.memory import address, aligned_bytes
 from faltung.engine.target import host, usable_cores
 
-EPOCH, OPEN, NEXT, INSIDE, ASLEEP, STOP = 0, 8, 16, 24, 32, 40
+EPOCH, OPEN, NEXT, INSIDE, ASLEEP, STOP, BUSY = 0, 8, 16, 24, 32, 40, 41
 FUNCTION, ARGUMENTS, CHUNKS, MUTEX, CONDITION, WORDS = 48, 49, 50, 64, 96, 128
 
 SPIN_ROUNDS = 20_000  # pauses before a worker sleeps: some 100 to 300 microseconds
 WAIT_ROUNDS = 2_000  # pauses of a finished caller before it yields the core to a worker that was taken off it
 
-_lock = threading.Lock()  # held while a region runs
+_lock = threading.Lock()  # held while a team is assembled or stopped
 _size: int | None = None  # asked for by set_num_threads
 _team: _Team | None = None
 
@@ -56,44 +57,45 @@ def set_num_threads(count: int) -> None:
         _size = count
 
 
-def run(function: int, arguments: int, chunks: int) -> None:
-    """Compute every chunk of a region: `function` is a kernel's address, `arguments` that of its fields."""
-    global _team
-    if chunks <= 0:
-        return
-    team = _team
-    if chunks == 1 or (team is not None and team.size == 1) or not _lock.acquire(blocking=False):
+def run(function: int, arguments: bytes, chunks: int) -> None:
+    """Compute every chunk of a region: `function` is a kernel's address, `arguments` its packed fields."""
+    if chunks > 1:
+        team = _team or _assemble()
+        if team.size > 1:
+            team.run(team.address, function, arguments, chunks)
+            return
+    if chunks > 0:
         _entry()[1](function, arguments, chunks)
-        return
-    try:
+
+
+def _assemble() -> _Team:
+    global _team
+    with _lock:
         if _team is None:
             _team = _Team(get_num_threads())
-        _team.run(function, arguments, chunks)
-    finally:
-        _lock.release()
+        return _team
 
 
 class _Team:
+    """The state of a team and its worker threads."""
+
     def __init__(self, size: int) -> None:
+        memory = aligned_bytes(WORDS * 8)
+        memory[:] = 0
+        _states.append(memory)
         self.size = size
-        self.memory = aligned_bytes(WORDS * 8)
-        self.memory[:] = 0
-        self.address = self.memory.ctypes.data
-        self._run, _, worker, initialise, self._stop = _entry()
+        self.address = address(memory)
+        self.run, _, worker, initialise, self._stop = _entry()
         initialise(self.address)
         for index in range(1, size):
             threading.Thread(target=worker, args=(self.address, index), name=f"faltung-{index}", daemon=True).start()
 
-    def run(self, function: int, arguments: int, chunks: int) -> None:
-        self._run(self.address, function, arguments, chunks)
-
     def stop(self) -> None:
-        """Let the workers return; their memory stays, since one may still be on its way out."""
-        _retired.append(self.memory)
+        """Let the workers return once they are done with the region they are in."""
         self._stop(self.address)
 
 
-_retired: list[Any] = []
+_states: list[Any] = []  # never freed: a worker of a team that was stopped may still be on its way out
 
 
 def _after_fork_in_child() -> None:
@@ -115,10 +117,17 @@ def _entry() -> tuple[Any, ...]:
     global _functions
     if _functions is None:
         spec = f"spin={SPIN_ROUNDS} wait={WAIT_ROUNDS} mutexes={_has_pthreads()}"
-        kinds = {"run": 4, "alone": 3, "worker": 2, "initialise": 1, "stop": 1}
+        word, block = ctypes.c_int64, ctypes.c_char_p
+        signatures = {
+            "run": (word, word, block, word),
+            "alone": (word, block, word),
+            "worker": (word, word),
+            "initialise": (word,),
+            "stop": (word,),
+        }
         _functions = tuple(
-            ctypes.CFUNCTYPE(None, *([ctypes.c_int64] * count))(jit.address(f"team_{name}", spec, _build))
-            for name, count in kinds.items()
+            ctypes.CFUNCTYPE(None, *kinds)(jit.address(f"team_{name}", spec, _build))
+            for name, kinds in signatures.items()
         )
     return _functions
 
@@ -217,8 +226,15 @@ def _emit_take(module: Any) -> None:
 
 
 def _emit_run(module: Any) -> None:
-    """team_run(state, function, arguments, chunks): publish a region, take part, wait for those still inside."""
+    """team_run(state, function, arguments, chunks): publish a region, take part, wait for those still inside.
+
+    Ownership lies here and not in a Python lock, which a KeyboardInterrupt could leave locked.
+    """
     w = _Words(module, "team_run", 4)
+    busy = w.ir.atomic_rmw("xchg", w.at(BUSY), _const(1), "seq_cst")
+    with w.ir.if_then(w.ir.icmp_signed("!=", busy, _const(0)), likely=False):
+        w.ir.call(module.globals["team_alone"], w.function.args[1:])
+        w.ir.ret_void()
     for word, value in zip((FUNCTION, ARGUMENTS, CHUNKS), w.function.args[1:], strict=True):
         w.ir.store(value, w.at(word))
     w.store(NEXT, 0)
@@ -248,6 +264,7 @@ def _emit_run(module: Any) -> None:
     w.ir.branch(wait)
     rounds.add_incoming(rounds, give)
     w.ir.position_at_end(end)
+    w.store(BUSY, 0)
     w.ir.ret_void()
 
 
