@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SAMPLE_S = 0.004  # calls are repeated until a sample lasts this long
+SAMPLE_S = 0.010  # calls are repeated until a sample lasts this long
+SETTLE_S = 0.012  # untimed calls before it: threads of the contender before may spin on a core as long as this
 MIN_ROUNDS, MAX_ROUNDS = 5, 200
 
 
@@ -56,7 +57,10 @@ def _calls_per_sample(call: Callable[[], object]) -> int:
 
 
 def _sample(call: Callable[[], object], calls: int) -> float:
+    settled_s = time.perf_counter() + SETTLE_S
     call()  # wakes this contender's threads and brings its data back into the cache
+    while time.perf_counter() < settled_s:
+        call()
     start_s = time.perf_counter()
     for _ in range(calls):
         call()

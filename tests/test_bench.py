@@ -58,6 +58,7 @@ def test_network_flop(faltung: Framework) -> None:
 
 def test_contest_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "SAMPLE_S", 0.0)
+    monkeypatch.setattr(timing, "SETTLE_S", 0.0)
     calls: list[str] = []
     times = timing.contest({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.0, rounds=3)
     assert times.seconds.shape == (3, 2)
