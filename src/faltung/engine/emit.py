@@ -1,7 +1,7 @@
 """The kernel language: a thin, readable layer over llvmlite's IR builder.
 
 A kernel is a function `void name(int64 *fields, int64 chunk, int64 thread)`: `fields` are the run-time arguments in the
-order that the kernel names them, `chunk` says which part of the region to compute, `thread` which scratch memory to use.
+order that the kernel names them, `chunk` says which part of the region to compute, `thread` which scratch memory is its.
 
 In `emit` functions a Python `for` unrolls now; `with e.loop("oh", n) as oh:` makes a machine loop. Values are `Int`
 (64-bit), `Vec` (float32 scalar or vector) and `Ptr`; they take Python operators, and constants fold as they are built.
@@ -22,6 +22,7 @@ f32, f64, pointer = ir.FloatType(), ir.DoubleType(), ir.PointerType()
 KERNEL = ir.FunctionType(ir.VoidType(), [pointer, i64, i64])
 
 IntLike = Union["Int", int]
+VecLike = Union["Vec", float]
 FAST = ("contract", "nsz")  # FMA contraction is ours to choose; NaN and infinity keep their meaning
 
 
@@ -92,31 +93,52 @@ class Int:
 
 
 class Vec:
-    """A float32 scalar or vector of the kernel."""
+    """A float32 scalar or vector of the kernel. A Python number beside it is that constant in every lane."""
 
     __slots__ = ("e", "value")
 
     def __init__(self, e: Emitter, value: Any) -> None:
         self.e, self.value = e, value
 
-    def __add__(self, other: Vec) -> Vec:
-        return Vec(self.e, self.e.ir.fadd(self.value, other.value, flags=FAST))
+    def __add__(self, other: VecLike) -> Vec:
+        return Vec(self.e, self.e.ir.fadd(self.value, self.raw(other), flags=FAST))
 
-    def __sub__(self, other: Vec) -> Vec:
-        return Vec(self.e, self.e.ir.fsub(self.value, other.value, flags=FAST))
+    def __sub__(self, other: VecLike) -> Vec:
+        return Vec(self.e, self.e.ir.fsub(self.value, self.raw(other), flags=FAST))
 
-    def __mul__(self, other: Vec) -> Vec:
-        return Vec(self.e, self.e.ir.fmul(self.value, other.value, flags=FAST))
+    def __mul__(self, other: VecLike) -> Vec:
+        return Vec(self.e, self.e.ir.fmul(self.value, self.raw(other), flags=FAST))
 
-    def __truediv__(self, other: Vec) -> Vec:
-        return Vec(self.e, self.e.ir.fdiv(self.value, other.value))
+    def __truediv__(self, other: VecLike) -> Vec:
+        return Vec(self.e, self.e.ir.fdiv(self.value, self.raw(other)))
+
+    def __rsub__(self, other: float) -> Vec:
+        return Vec(self.e, self.e.ir.fsub(self.raw(other), self.value, flags=FAST))
+
+    def __rtruediv__(self, other: float) -> Vec:
+        return Vec(self.e, self.e.ir.fdiv(self.raw(other), self.value))
 
     def __neg__(self) -> Vec:
         return Vec(self.e, self.e.ir.fneg(self.value))
 
-    def compare(self, sign: str, other: Vec) -> Any:
-        """Ordered comparison: a bit, or a vector of bits."""
-        return self.e.ir.fcmp_ordered(sign, self.value, other.value)
+    __radd__, __rmul__ = __add__, __mul__
+
+    @property
+    def lanes(self) -> int:
+        """1 for a scalar."""
+        return getattr(self.value.type, "count", 1)
+
+    def raw(self, other: VecLike) -> Any:
+        """llvmlite's value of `other`, a number spread over as many lanes as this value has."""
+        return other.value if isinstance(other, Vec) else _constant(self.value.type, float(other))
+
+    def compare(self, sign: str, other: VecLike) -> Any:
+        """Ordered comparison (false with a NaN): a bit, or a vector of bits."""
+        return self.e.ir.fcmp_ordered(sign, self.value, self.raw(other))
+
+    def compare_or_nan(self, sign: str, other: VecLike) -> Any:
+        """Unordered comparison (true with a NaN): a bit, or a vector of bits."""
+        return self.e.ir.fcmp_unordered(sign, self.value, self.raw(other))
 
 
 class Ptr:
@@ -231,9 +253,7 @@ class Emitter:
 
     def constant(self, value: float, lanes: int = 1) -> Vec:
         """A float constant, in every lane."""
-        return Vec(
-            self, ir.Constant(f32, value) if lanes == 1 else ir.Constant(ir.VectorType(f32, lanes), [value] * lanes)
-        )
+        return Vec(self, _constant(_vector(lanes, f32), value))
 
     def zero(self, lanes: int | None = None) -> Vec:
         """0.0 in every lane of a full vector."""
@@ -260,28 +280,34 @@ class Emitter:
         """One of two integers."""
         return Int(self, self.ir.select(bit, self.raw(yes), self.raw(no)))
 
-    def select(self, bits: Any, yes: Vec, no: Vec) -> Vec:
-        """Lane by lane, one of two vectors."""
-        return Vec(self, self.ir.select(bits, yes.value, no.value))
+    def select(self, bits: Any, yes: VecLike, no: VecLike) -> Vec:
+        """Lane by lane, one of two vectors (at most one of them a number)."""
+        like = yes if isinstance(yes, Vec) else no
+        assert isinstance(like, Vec)
+        return Vec(self, self.ir.select(bits, like.raw(yes), like.raw(no)))
 
     def both(self, a: Any, b: Any) -> Any:
         """Logical and of bits."""
         return self.ir.and_(a, b)
 
-    def fma(self, a: Vec, b: Vec, c: Vec) -> Vec:
+    def any_of(self, a: Any, b: Any) -> Any:
+        """Logical or of bits."""
+        return self.ir.or_(a, b)
+
+    def fma(self, a: Vec, b: VecLike, c: VecLike) -> Vec:
         """a * b + c, rounded once where the chip can."""
         kind = a.value.type
         name = "llvm.fma" if self.target.fma else "llvm.fmuladd"
         function = self.declare(f"{name}.{_suffix(kind)}", kind, [kind] * 3)
-        return Vec(self, self.ir.call(function, [a.value, b.value, c.value]))
+        return Vec(self, self.ir.call(function, [a.value, a.raw(b), a.raw(c)]))
 
-    def maximum(self, a: Vec, b: Vec) -> Vec:
+    def maximum(self, a: Vec, b: VecLike) -> Vec:
         """The larger, lane by lane; a NaN in `a` wins, so that NaN travels through a running maximum."""
-        return self.select(self.ir.fcmp_unordered(">", a.value, b.value), a, b)
+        return self.select(a.compare_or_nan(">", b), a, b)
 
-    def minimum(self, a: Vec, b: Vec) -> Vec:
+    def minimum(self, a: Vec, b: VecLike) -> Vec:
         """The smaller, lane by lane; a NaN in `a` wins."""
-        return self.select(self.ir.fcmp_unordered("<", a.value, b.value), a, b)
+        return self.select(a.compare_or_nan("<", b), a, b)
 
     def unary(self, intrinsic: str, a: Vec) -> Vec:
         """An LLVM float intrinsic of one argument: sqrt, fabs, floor, ..."""
@@ -397,6 +423,10 @@ class Emitter:
 
 def _vector(lanes: int, element: Any) -> Any:
     return element if lanes == 1 else ir.VectorType(element, lanes)
+
+
+def _constant(kind: Any, value: float) -> Any:
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
 def _suffix(kind: Any) -> str:
