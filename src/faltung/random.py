@@ -1,8 +1,8 @@
 """Random number generators: the 32-bit stream behind every random number, and its state.
 
 PyTorch's CPU generator is MT19937 seeded by `init_genrand`; `numpy.random.RandomState(seed)` holds the same stream.
-`Generator` wraps one such stream and adds what PyTorch keeps beside it: the 64-bit seed and the second value of the last
-Box-Muller pair. What is made from the words (uniform, normal, permutations, ...) lives in `faltung.sampling`.
+`Generator` wraps one such stream and adds what PyTorch keeps beside it: the 64-bit seed and the second value of the
+last Box-Muller pair. What is made from the words (uniform, normal, permutations, ...) lives in `faltung.sampling`.
 
 `numpy.random` is imported at the first draw, so that importing the library stays quick.
 """

@@ -95,7 +95,7 @@ class Adam(SteppingOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay: each step first shrinks the weights by lr * weight_decay (Loshchilov & Hutter 2019).
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019): each step shrinks the weights by lr * weight_decay.
 
     The arguments are those of `Adam`.
     """

@@ -23,7 +23,7 @@ class Muon(SteppingOptimizer):
     """Momentum made orthogonal by Newton-Schulz iterations, for the matrices of hidden layers (Jordan et al. 2024).
 
     Args:
-        params: matrices, or dicts of parameter groups. Optimize biases, convolutions and embeddings by another optimizer.
+        params: matrices, or dicts of parameter groups. Biases, convolutions and embeddings need another optimizer.
         lr: step size, a number or a tensor of one element.
         weight_decay: the weights shrink by lr * weight_decay per step.
         momentum: share of the buffer that a step keeps.
@@ -81,9 +81,7 @@ class Muon(SteppingOptimizer):
         if group["ns_steps"] >= 100:
             raise ValueError(f"Muon: Number of steps must be less than 100, got ns_steps={group['ns_steps']}.")
         if len(group["ns_coefficients"]) != 3:
-            raise ValueError(
-                f"Muon: Coefficients must be a tuple of exactly 3 values, got {group['ns_coefficients']}."
-            )
+            raise ValueError(f"Muon: Coefficients must be a tuple of exactly 3 values, got {group['ns_coefficients']}.")
         lr = scalar(group["lr"])
         engine.call(
             "optimizer.muon",

@@ -111,7 +111,7 @@ class Optimizer:
         if not groups:
             raise ValueError(
                 f"{type(self).__name__}: optimizer got an empty parameter list. A generator such as model.parameters() "
-                "can be read only once, and modules kept in a plain Python list register no parameters (use ModuleList)."
+                "can be read only once, and modules in a plain Python list register no parameters (use ModuleList)."
             )
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]
@@ -241,9 +241,7 @@ class Optimizer:
             packed = {key: value for key, value in group.items() if key != "params"}
             packed["params"] = [numbers[id(param)] for param in group["params"]]
             groups.append(packed)
-        state = {
-            (numbers[id(key)] if isinstance(key, Tensor) else key): value for key, value in self.state.items()
-        }
+        state = {(numbers[id(key)] if isinstance(key, Tensor) else key): value for key, value in self.state.items()}
         result: StateDict = {"state": state, "param_groups": groups}
         for hook in self._optimizer_state_dict_post_hooks.values():
             replaced = hook(self, result)
@@ -271,8 +269,8 @@ class Optimizer:
         for number, (group, saved) in enumerate(zip(groups, saved_groups, strict=True)):
             if len(group["params"]) != len(saved["params"]):
                 raise ValueError(
-                    f"{where}: loaded state dict contains a parameter group that doesn't match the size of optimizer's "
-                    f"group: group {number} has {len(group['params'])} parameters, the loaded one {len(saved['params'])}."
+                    f"{where}: loaded state dict contains a parameter group that doesn't match the size of "
+                    f"optimizer's group: group {number} has {len(group['params'])} parameters, the loaded one {len(saved['params'])}."
                 )
 
         saved_ids = [number for saved in saved_groups for number in saved["params"]]

@@ -118,7 +118,7 @@ class Batch:
     def finish(self) -> None:
         """Tell autograd, and the engine's caches, that the parameters changed in place."""
         for param in self._tensors:
-            param._bump_version()
+            param._storage.bump()
 
 
 class SteppingOptimizer(Optimizer):

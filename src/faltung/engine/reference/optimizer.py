@@ -1,8 +1,9 @@
 """Optimizer steps in plain NumPy: the oracle of the generated kernels, and the fallback without them.
 
-One call updates all parameters of a group. Every list runs over the parameters: `params`, `grads` and the state lists hold
-arrays of equal shape per index (any strides; the grads are never written), `steps` holds how many steps each parameter has
-taken, this one included. Parameters and state are updated in place; nothing is returned. Scalars are floats.
+One call updates all parameters of a group. Every list runs over the parameters: `params`, `grads` and the state lists
+hold arrays of equal shape per index (any strides; the grads are never written), `steps` holds how many steps each
+parameter has taken, this one included. Parameters and state are updated in place; nothing is returned. Scalars are
+floats.
 
 sgd(params, grads, momentum_buffers, fresh, *, lr, momentum, dampening, weight_decay, nesterov, maximize)
     `momentum_buffers` is empty when momentum is 0; `fresh[i]` says that buffer i holds nothing yet.
@@ -13,7 +14,8 @@ adamax(params, grads, exp_avgs, exp_infs, steps, *, lr, beta1, beta2, eps, weigh
 nadam(params, grads, exp_avgs, exp_avg_sqs, mus, mu_nexts, mu_products, steps, *, lr, beta1, beta2, eps, weight_decay,
       maximize, decoupled_weight_decay)
     `mus`, `mu_nexts` and `mu_products` are floats: the momentum of this step, of the next, and the product so far.
-radam(params, grads, exp_avgs, exp_avg_sqs, steps, *, lr, beta1, beta2, eps, weight_decay, maximize, decoupled_weight_decay)
+radam(params, grads, exp_avgs, exp_avg_sqs, steps, *, lr, beta1, beta2, eps, weight_decay, maximize,
+      decoupled_weight_decay)
 rmsprop(params, grads, square_avgs, grad_avgs, momentum_buffers, *, lr, alpha, eps, weight_decay, momentum, maximize)
     `grad_avgs` is empty unless centered, `momentum_buffers` unless momentum is above 0.
 adagrad(params, grads, sums, steps, *, lr, lr_decay, eps, weight_decay, maximize)
@@ -21,7 +23,8 @@ adadelta(params, grads, square_avgs, acc_deltas, *, lr, rho, eps, weight_decay, 
 asgd(params, grads, averages, etas, mus, *, lambd, weight_decay, maximize)
     `etas` and `mus` are floats: the step size and the averaging weight of each parameter.
 rprop(params, grads, previous, step_sizes, *, eta_minus, eta_plus, step_min, step_max, maximize)
-adafactor(params, grads, row_vars, col_vars, variances, steps, *, lr, beta2_decay, eps1, eps2, clip, weight_decay, maximize)
+adafactor(params, grads, row_vars, col_vars, variances, steps, *, lr, beta2_decay, eps1, eps2, clip, weight_decay,
+          maximize)
     `variances[i]` is None for two and more dimensions, `row_vars[i]` and `col_vars[i]` below.
 muon(params, grads, momentum_buffers, *, lrs, lr, weight_decay, momentum, nesterov, coefficients, eps, iterations)
     `lrs` is the step size of each parameter's direction, `lr` the one of the weight decay.
@@ -325,7 +328,7 @@ def rprop(
     step_max: float,
     maximize: bool,
 ) -> None:
-    """Resilient backpropagation: the sign of the gradient sets the way, its changes the step (Riedmiller & Braun 1993)."""
+    """Resilient backpropagation: the gradient's sign sets the way, its changes the step (Riedmiller & Braun 1993)."""
     for i, (param, grad) in enumerate(zip(params, grads, strict=True)):
         grad = -grad if maximize else grad
         agreement = grad * previous[i]
@@ -369,7 +372,8 @@ def adafactor(
             variance += (square - variance) * weight
             estimate = variance
         else:
-            assert row_var is not None and col_var is not None  # the caller's contract: factors, or a variance
+            assert row_var is not None  # the caller's contract: factors, or a variance
+            assert col_var is not None
             row_var += (square.mean(axis=-1, keepdims=True) - row_var) * weight  # (..., rows, 1)
             col_var += (square.mean(axis=-2, keepdims=True) - col_var) * weight  # (..., 1, columns)
             estimate = row_var @ col_var / np.maximum(row_var.mean(axis=-2, keepdims=True), floor)
@@ -413,7 +417,7 @@ def _to_bfloat16(values: Array) -> Array:
 
 
 def _orthogonal(matrix: Array, coefficients: tuple[float, float, float], eps: float, iterations: int) -> Array:
-    """Push all singular values towards 1. Every product is rounded to bfloat16, the precision that Muon is defined in."""
+    """Push all singular values towards 1. Every product is rounded to bfloat16, in which Muon is defined."""
     a, b, c = coefficients
     tall = matrix.shape[0] > matrix.shape[1]
     x = _to_bfloat16(matrix.T if tall else matrix)

@@ -390,7 +390,7 @@ def _fractional(
     with_indices: bool,
     samples: Tensor | None,
 ) -> Pooled:
-    from faltung.sampling import rand
+    from faltung.ops.random import rand
 
     checks.check_tensor(where, "input", input)
     if output_size is None and output_ratio is None:
