@@ -15,7 +15,10 @@ from typing import Any
 from faltung.engine import debug
 
 # operation -> modules under engine.kernels, tried in this order before the reference
-CANDIDATES: dict[str, tuple[str, ...]] = {}
+CANDIDATES: dict[str, tuple[str, ...]] = {
+    "conv.forward": ("conv_dense",),
+    "conv.backward_data": ("conv_dense",),
+}
 
 Refuse = Callable[..., "str | None"]
 _resolved: dict[str, tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callable[..., Any]]] = {}

@@ -1,0 +1,379 @@
+"""Dense and large-group convolutions on the direct kernel: planning, packing and launching.
+
+`schedule_for` chooses the register tile by the result's width, the channel block by the near caches, and how the work is
+cut into chunks by the number of threads (which never changes a bit of the result).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from faltung.engine import memory, team
+from faltung.engine.geometry import ConvGeometry
+from faltung.engine.kernel import Kernel, address
+from faltung.engine.kernels import conv_direct, pack_weights
+from faltung.engine.kernels.conv_direct import Schedule
+from faltung.engine.kernels.conv_problem import Problem, Sizes, backward_problems, forward_problem, panel_table, three
+from faltung.engine.kernels.microkernel import largest_tile
+from faltung.engine.target import Target, host
+
+Cache = dict[Any, Any] | None
+
+
+def refuse_forward(
+    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, **_: Any
+) -> str | None:
+    """Why the direct kernel does not fit, or None."""
+    return _refuse(geometry, x, w)
+
+
+def refuse_backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, **_: Any) -> str | None:
+    """Why the direct kernel does not fit, or None."""
+    return _refuse(geometry, gy, w)
+
+
+def _refuse(geometry: ConvGeometry, a: np.ndarray, b: np.ndarray) -> str | None:
+    if a.dtype != np.float32 or b.dtype != np.float32:
+        return "generated code is float32"
+    if 0 in geometry.output_shape or 0 in geometry.input_shape or geometry.in_channels == 0:
+        return "nothing to compute"
+    return None
+
+
+def forward(
+    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+) -> np.ndarray:
+    """y = conv(x, w) + bias, physically channels last."""
+    problem = forward_problem(geometry)
+    y = memory.empty_channels_last(geometry.output_shape)
+    _run(problem, three(geometry.kernel), x, w, bias, y, cache, weight_roles="forward")
+    return y
+
+
+def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> np.ndarray:
+    """The gradient of the input, physically channels last."""
+    gx = memory.empty_channels_last(geometry.input_shape)
+    problems, complete = backward_problems(geometry)
+    if not complete:
+        gx.fill(0.0)
+    for problem in problems:
+        _run(problem, three(geometry.kernel), gy, w, None, gx, cache, weight_roles="backward")
+    return gx
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A schedule with the numbers that go with it."""
+
+    schedule: Schedule
+    channel_block: int
+    rows_per_chunk: int
+    row_blocks: int
+    blocks: int
+    blocks_per_group: int
+    channel_groups: int
+    out_w: int
+    out_h: int
+    planes: int
+    batch: int
+    row_pixels: int
+    all_pixels: int
+    packed_w: int
+    scratch_floats: int
+
+    @property
+    def chunks_per_group(self) -> int:
+        """Chunks of one weight group."""
+        return self.batch * self.planes * self.row_blocks * self.channel_groups
+
+
+def _run(
+    problem: Problem, kernel: Sizes, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray,
+    cache: Cache, weight_roles: str,
+) -> None:  # fmt: skip
+    xs, ys = _strides(x), _strides(y)
+    step, start = problem.out_step, problem.out_start
+    y_d, y_h, y_w = (ys[2 + i] * step[i] for i in range(3))
+    y_at = address(y) + 4 * sum(ys[2 + i] * start[i] for i in range(3))
+    flat = problem.is_pointwise and _is_flat(x, xs) and step == (1, 1, 1)
+    streams = y.nbytes > host().l3_bytes and y_at % host().vector_bytes == 0
+    adjacent = xs[1] == 1
+    plan = plan_for(problem, flat, adjacent, streams, team.get_num_threads(), host())
+    s = plan.schedule
+    panels = _panels(problem, kernel, w, s.vectors, plan.channel_block, cache, weight_roles)
+    width = s.vectors * host().lanes
+    biases, bias_g = _padded_bias(bias, problem, plan.blocks * width)
+    scratch = memory.empty((team.get_num_threads() * plan.scratch_floats,)) if s.packed else biases
+    x_d, x_h, x_w = (0, plan.row_pixels * xs[4], xs[4]) if flat else xs[2:]
+    if flat:
+        y_d, y_h, y_w = 0, plan.row_pixels * ys[4], ys[4]
+    _kernel(s).launch(
+        plan.chunks_per_group * problem.groups,
+        address(x), address(panels), address(biases), y_at, address(scratch), 0,
+        problem.groups, plan.channel_groups, plan.planes, plan.row_blocks, plan.rows_per_chunk,
+        plan.blocks_per_group, plan.blocks,
+        plan.out_w, plan.out_h, plan.row_pixels, plan.all_pixels,
+        *problem.input, *problem.stride, *problem.dilation, *problem.before,
+        *problem.taps, problem.channels, plan.channel_block, problem.out_channels,
+        xs[0], x_d, x_h, x_w, xs[1], problem.channels * xs[1],
+        ys[0], y_d, y_h, y_w, problem.out_channels,
+        plan.scratch_floats, plan.packed_w, panels.shape[-2] * panels.shape[-1], bias_g,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _kernel(schedule: Schedule) -> Kernel:
+    return Kernel("conv_direct", conv_direct.FIELDS, schedule, conv_direct.emit)
+
+
+def _strides(array: np.ndarray) -> tuple[int, ...]:
+    """Strides in elements as (n, c, d, h, w)."""
+    batch, channels, *spatial = (stride // 4 for stride in array.strides)
+    return (batch, channels, *(0,) * (3 - len(spatial)), *spatial)
+
+
+def _is_flat(x: np.ndarray, strides: tuple[int, ...]) -> bool:
+    """True if all pixels of all images lie one fixed step apart, their channels together."""
+    batch, channel, *spatial = strides
+    if channel != 1 and x.shape[1] != 1:
+        return False
+    step, reach = spatial[-1], 1
+    sizes = (1,) * (5 - x.ndim) + x.shape[2:]
+    for size, stride in zip(reversed(sizes), reversed(spatial), strict=True):
+        if size != 1 and stride != step * reach:
+            return False
+        reach *= size
+    return x.shape[0] == 1 or batch == step * reach
+
+
+@lru_cache(maxsize=4096)
+def plan_for(
+    problem: Problem, flat: bool, channels_adjacent: bool, streams: bool, threads: int, target: Target
+) -> Plan:
+    """Tile, blocks and chunks for a problem on a chip."""
+    lanes = target.lanes
+    vectors_needed = -(-problem.out_channels // lanes)
+    vectors = _vectors(vectors_needed)
+    pixels = min(largest_tile(target, vectors), 14)
+    tail_vectors = vectors_needed % vectors
+    taps = problem.taps[0] * problem.taps[1] * problem.taps[2]
+    packed = not flat and not (channels_adjacent and _needs_no_padding(problem))
+    channel_block = _channel_block(problem.channels, taps * vectors * lanes * 4, target)
+    fused = packed and problem.dilation[2] == 1 and channel_block >= problem.channels
+    run = problem.taps[2] * problem.channels if fused else channel_block
+    unroll, exact = _unroll(run)
+    if channel_block < problem.channels and problem.channels % channel_block % unroll:
+        exact = False
+    shape = _flat_shape(problem, pixels) if flat else _plane_shape(problem, pixels)
+    blocks = -(-vectors_needed // vectors)
+    cut = _cut(problem, shape, blocks, threads, target, packed)
+    masked = problem.out_channels % lanes != 0
+    schedule = Schedule(
+        rows=shape.rows,
+        columns=shape.columns,
+        vectors=vectors,
+        unroll=unroll,
+        packed=packed,
+        fused_run=fused,
+        exact=exact,
+        narrow=shape.narrow,
+        single=shape.single,
+        short_rows=shape.rows > 1 and (shape.out_h % shape.rows != 0 or cut.rows_per_chunk % shape.rows != 0),
+        tail_vectors=tail_vectors,
+        masked=masked,
+        stream=streams and not masked and channel_block >= problem.channels,
+        accumulate=channel_block < problem.channels,
+    )
+    packed_w = (shape.out_w - 1) * problem.stride[2] + (problem.taps[2] - 1) * problem.dilation[2] + 1
+    rows_in = (cut.rows_per_chunk - 1) * problem.stride[1] + (problem.taps[1] - 1) * problem.dilation[1] + 1
+    scratch = -(-problem.taps[0] * rows_in * packed_w * problem.channels // 16) * 16 if packed else 0
+    return Plan(
+        schedule, channel_block, cut.rows_per_chunk, -(-shape.out_h // cut.rows_per_chunk), blocks,
+        cut.blocks_per_group, -(-blocks // cut.blocks_per_group), shape.out_w, shape.out_h,
+        1 if flat else problem.output[0], 1 if flat else problem.batch, shape.out_w if flat else 0,
+        shape.all_pixels, packed_w, scratch,
+    )  # fmt: skip
+
+
+def _vectors(needed: int) -> int:
+    """Vectors of a channel block: the widest of 2 and 3 that leaves no tail, 2 otherwise."""
+    if needed <= 3:
+        return needed
+    return 3 if needed % 3 == 0 and needed % 2 else 2
+
+
+def _needs_no_padding(problem: Problem) -> bool:
+    return all(
+        before >= 0 and before == 0 and (out - 1) * stride + (taps - 1) * dilation < size
+        for before, out, stride, taps, dilation, size in zip(
+            problem.before, problem.output, problem.stride, problem.taps, problem.dilation, problem.input, strict=True
+        )
+    )
+
+
+def _channel_block(channels: int, panel_bytes_per_channel: int, target: Target) -> int:
+    """Input channels whose panel takes at most a quarter of L2, all of them if they fit."""
+    room = target.l2_bytes // 4
+    if channels * panel_bytes_per_channel <= room:
+        return channels
+    blocks = -(-channels * panel_bytes_per_channel // room)
+    return min(channels, -(-(-(-channels // blocks)) // 16) * 16)
+
+
+def _unroll(run: int) -> tuple[int, bool]:
+    """Rounds per loop turn, and whether they divide the run."""
+    if run <= 9:
+        return run, True
+    for rounds in (4, 6, 5, 7, 9, 3):
+        if run % rounds == 0:
+            return rounds, True
+    return 4, False
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    rows: int
+    columns: int
+    out_w: int
+    out_h: int
+    all_pixels: int
+    narrow: bool
+    single: bool
+
+
+_UNBOUNDED = 1 << 60
+_MOST_BASES = 8  # base pointers of a tile; general registers are few
+
+
+def _plane_shape(problem: Problem, pixels: int) -> _Shape:
+    """The tile for a plane: whole rows where they are short, else columns that divide the width evenly."""
+    _, out_h, out_w = problem.output
+    if out_w <= pixels:
+        bases = -(-out_w // 3)
+        rows = max(1, min(pixels // out_w, out_h, _MOST_BASES // bases))
+        return _Shape(rows, out_w, out_w, out_h, _UNBOUNDED, False, False)
+    columns = _even_columns(out_w, pixels)
+    return _Shape(1, columns, out_w, out_h, _UNBOUNDED, out_w % columns != 0, False)
+
+
+def _flat_shape(problem: Problem, pixels: int) -> _Shape:
+    """All pixels of all images as rows of some hundred: no plane, no image boundary."""
+    total = problem.batch * problem.pixels
+    if total <= pixels:
+        return _Shape(1, total, total, 1, total, False, False)
+    if total <= 16 * pixels:
+        columns = _even_columns(total, pixels)
+        tiles = -(-total // columns)
+        per_row = -(-tiles // 4)
+        width = per_row * columns
+        rest = total % width
+        return _Shape(1, columns, width, -(-total // width), total, total % columns != 0, _has_singles(rest, columns))
+    for columns in range(pixels, pixels // 2, -1):
+        for tiles in (8, 7, 6, 5, 4, 9, 10, 11, 12):
+            if total % (columns * tiles) == 0:
+                return _Shape(1, columns, columns * tiles, total // (columns * tiles), total, False, False)
+    width = 8 * pixels
+    rest = total % width
+    return _Shape(1, pixels, width, -(-total // width), total, rest % pixels != 0, _has_singles(rest, pixels))
+
+
+def _has_singles(width: int, columns: int) -> bool:
+    """True where full and one-narrower tiles cannot make up a width."""
+    tiles = -(-width // columns)
+    return tiles * columns - width > tiles
+
+
+def _even_columns(width: int, most: int) -> int:
+    """The most columns, so that tiles of that many and of one less make up the width."""
+    return next(columns for columns in range(most, 0, -1) if not _has_singles(width, columns))
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    rows_per_chunk: int
+    blocks_per_group: int
+
+
+def _cut(problem: Problem, shape: _Shape, blocks: int, threads: int, target: Target, packed: bool) -> _Cut:
+    """Rows and channel blocks per chunk: the least estimated time over the threads, packing counted."""
+    row_bytes = (
+        4
+        * problem.taps[0]
+        * problem.channels
+        * ((shape.out_w - 1) * problem.stride[2] + (problem.taps[2] - 1) * problem.dilation[2] + 1)
+    )
+    halo = (problem.taps[1] - 1) * problem.dilation[1] + 1 - problem.stride[1]
+    images = problem.groups if shape.all_pixels != _UNBOUNDED else problem.batch * problem.output[0] * problem.groups
+    row_work = (
+        shape.out_w * problem.out_channels * problem.channels * problem.taps[0] * problem.taps[1] * problem.taps[2]
+    )
+    lanes_per_round = 2.0 * target.lanes  # multiply-adds per cycle
+    best, choice = float("inf"), _Cut(shape.rows, blocks)
+    rows = shape.rows
+    options = sorted({min(shape.out_h, rows * m) for m in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)} | {shape.out_h})
+    for per_chunk in options:
+        scratch = (per_chunk * problem.stride[1] + halo) * row_bytes
+        if packed and scratch > target.l2_bytes // 2 and per_chunk > rows:
+            break
+        for groups in {1, 2, 4, 8, 16, blocks}:
+            if groups > blocks:
+                continue
+            per_group = -(-blocks // groups)
+            chunks = images * -(-shape.out_h // per_chunk) * -(-blocks // per_group)
+            rounds = -(-chunks // threads)
+            share = per_group / blocks
+            pack_cycles = scratch / 16 if packed else 0.0
+            cycles = per_chunk * row_work * share / lanes_per_round + pack_cycles + 400
+            # the panels pass through the near cache once per chunk
+            cycles += share * problem.out_channels * problem.channels * 4 * problem.taps[1] * problem.taps[2] / 64
+            if rounds * cycles < best:
+                best, choice = rounds * cycles, _Cut(per_chunk, per_group)
+    return choice
+
+
+def _panels(
+    problem: Problem, kernel: Sizes, w: np.ndarray, vectors: int, channel_block: int, cache: Cache, roles: str
+) -> np.ndarray:
+    """Packed weights (groups, blocks, depth, vectors * lanes), from the cache if they are there."""
+    key = ("direct", roles, problem.tap_index, vectors, channel_block)
+    if cache is not None and key in cache:
+        return cache[key]
+    w = np.ascontiguousarray(w)
+    table = panel_table(problem, kernel, channel_block)
+    kernel_taps = kernel[0] * kernel[1] * kernel[2]
+    depth = problem.channels * problem.taps[0] * problem.taps[1] * problem.taps[2]
+    width = vectors * host().lanes
+    panels = memory.empty((problem.groups, -(-problem.out_channels // width), depth, width))
+    for group in range(problem.groups):
+        if roles == "forward":
+            row = problem.channels * kernel_taps
+            shape = (problem.out_channels, row, 1, row, row)
+        else:
+            row = problem.out_channels * kernel_taps
+            shape = (problem.out_channels, kernel_taps, problem.channels, row, kernel_taps)
+        offset = group * problem.channels * problem.out_channels * kernel_taps
+        pack_weights.pack(w, offset, *shape, table, vectors, depth, panels[group])
+    if cache is not None:
+        cache[key] = panels
+    return panels
+
+
+_zeros = np.zeros(0, np.float32)
+
+
+def _padded_bias(bias: np.ndarray | None, problem: Problem, padded: int) -> tuple[np.ndarray, int]:
+    """Bias of every group padded to whole blocks, and the floats from group to group (0: the same zeros for all)."""
+    global _zeros
+    if bias is None:
+        if _zeros.size < padded:
+            _zeros = np.zeros(padded, np.float32)
+        return _zeros, 0
+    if padded == problem.out_channels and bias.flags.c_contiguous and bias.dtype == np.float32:
+        return bias, padded
+    full = np.zeros((problem.groups, padded), np.float32)
+    full[:, : problem.out_channels] = bias.reshape(problem.groups, -1)
+    return full, padded

@@ -1,0 +1,114 @@
+"""What kernels over flat memory share: dense operands of any memory order, and the loop over a range of elements.
+
+A pointwise kernel never sees shapes. Operands that fill one stretch of memory in the same order (contiguous, channels last,
+any permutation) are just N floats. Chunks are fixed stretches of BLOCK elements, whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from faltung.engine import memory
+from faltung.engine.emit import Emitter, Int
+from faltung.engine.target import host
+
+BLOCK = 16384  # elements of one chunk: 64 KiB of each operand
+FLOAT = np.dtype(np.float32)
+
+Body = Callable[[Int, int, Any], None]
+
+
+@lru_cache(maxsize=4096)
+def dense_order(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int = 4) -> tuple[int, ...] | None:
+    """Axes from the outermost to the innermost if elements fill one stretch of memory, without gaps; else None."""
+    if 0 in shape:
+        return tuple(range(len(shape)))
+    order = tuple(sorted(range(len(shape)), key=lambda axis: (-strides[axis], -shape[axis])))
+    step = itemsize
+    for axis in reversed(order):
+        if shape[axis] != 1:
+            if strides[axis] != step:
+                return None
+            step *= shape[axis]
+    return order
+
+
+def refuse(x: np.ndarray, *others: np.ndarray) -> str | None:
+    """The reason why arrays are not float32 operands of one dense order and shape."""
+    if x.dtype != FLOAT:
+        return f"only float32 is generated, not {x.dtype}"
+    shape, strides = x.shape, x.strides
+    if dense_order(shape, strides) is None:
+        return f"strides {strides} of shape {shape} leave gaps"
+    for other in others:
+        if other.dtype != FLOAT or other.shape != shape:
+            return f"operands differ: {x.dtype}{shape}, {other.dtype}{other.shape}"
+    return None
+
+
+def like(x: np.ndarray, dtype: Any = FLOAT) -> np.ndarray:
+    """An uninitialised array with the shape and the memory order of the dense array `x`."""
+    if x.size * 4 < memory.POOLED_BYTES:
+        return np.empty_like(x, dtype, subok=False)
+    order = dense_order(x.shape, x.strides, x.itemsize)
+    assert order is not None
+    result = memory.empty(tuple(x.shape[axis] for axis in order), dtype)
+    return result.transpose(inverse(order))
+
+
+def matching(x: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """`x` in the memory order of `model`: itself, or a copy."""
+    if x.strides == model.strides or dense_order(x.shape, x.strides) == dense_order(model.shape, model.strides):
+        return x
+    copy = like(model)
+    np.copyto(copy, x)
+    return copy
+
+
+@lru_cache(maxsize=256)
+def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The permutation that undoes `order`."""
+    return tuple(sorted(range(len(order)), key=order.__getitem__))
+
+
+def chunks(elements: int) -> int:
+    """Number of blocks."""
+    return -(-elements // BLOCK)
+
+
+def streams(nbytes: int) -> bool:
+    """Whether a result of so many bytes should go past the caches, which it would only flush."""
+    return nbytes > host().l3_bytes
+
+
+def over_block(e: Emitter, unroll: int, body: Body) -> None:
+    """`body(offset, lanes, mask)` over this chunk's block of field `n` elements."""
+    start = e.chunk * BLOCK
+    over_range(e, start, e.smaller(start + BLOCK, e.field("n")), unroll, body)
+
+
+def over_range(e: Emitter, start: Int, stop: Int, unroll: int, body: Body) -> None:
+    """`body(offset, lanes, mask)` from `start` below `stop`: `unroll` whole vectors a round, then the rest.
+
+    The rest runs in masked vectors where the chip has them, else element by element.
+    """
+    lanes, step = e.lanes, e.lanes * unroll
+    whole = start + (stop - start) // step * step
+    with e.loop("whole", whole, start=start, step=step) as i:
+        for u in range(unroll):
+            body(i.index + u * lanes, lanes, None)
+    if masks(e):
+        with e.loop("rest", stop, start=whole, step=lanes) as i:
+            body(i.index, lanes, e.mask(stop - i.index, lanes))
+    else:
+        with e.loop("rest", stop, start=whole) as i:
+            body(i.index, 1, None)
+
+
+def masks(e: Emitter) -> bool:
+    """Whether the chip loads and stores parts of vectors."""
+    return e.lanes >= 8

@@ -1,0 +1,118 @@
+"""The register tile that direct convolution, Winograd and backward kernels share.
+
+    acc[p][v] += x[pixel p][k] * panel[k][v]        p < pixels, v < vectors, k < count
+
+`panel` holds `vectors` full vectors per k, one after another. Pixels lie `pitch` elements apart; three of them hang on one
+base pointer (base, base + pitch, base + 2 pitch), since an x86 address adds one register once or twice.
+
+Registers: pixels * vectors accumulators + `vectors` for the panel + 1 for the broadcast value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
+from faltung.engine.target import Target
+
+PIXELS_PER_BASE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """Pixels by vectors, held in registers."""
+
+    pixels: int
+    vectors: int
+
+
+@lru_cache(maxsize=64)
+def largest_tile(target: Target, vectors: int) -> int:
+    """Pixels that fit beside `vectors` panel vectors and one broadcast without spilling."""
+    return max(1, (target.registers - vectors - 1) // vectors)
+
+
+class Row:
+    """`pixels` addresses that lie `pitch` elements apart."""
+
+    __slots__ = ("bases", "pitch", "pixels")
+
+    def __init__(self, bases: list[Ptr], pitch: Int, pixels: int) -> None:
+        self.bases, self.pitch, self.pixels = bases, pitch, pixels
+
+    @classmethod
+    def of(cls, start: Ptr, pitch: Int, pixels: int) -> Row:
+        """Row of addresses from the first one."""
+        return cls([start.at(pitch * p) if p else start for p in range(0, pixels, PIXELS_PER_BASE)], pitch, pixels)
+
+    def pixel(self, p: int) -> Ptr:
+        """Address of pixel p."""
+        base, rest = divmod(p, PIXELS_PER_BASE)
+        return self.bases[base].at(self.pitch * rest) if rest else self.bases[base]
+
+    def moved(self, bases: list[Ptr]) -> Row:
+        """The same pixels elsewhere."""
+        return Row(bases, self.pitch, self.pixels)
+
+
+def accumulate(
+    e: Emitter,
+    rows: list[Row],
+    panel: Ptr,
+    count: IntLike,
+    accs: list[Vec],
+    vectors: int,
+    unroll: int,
+    exact: bool = False,
+    panel_vectors: int = 0,
+) -> tuple[list[Vec], Ptr]:
+    """Run the tile over k; `rows` together hold the tile's pixels in order.
+
+    `unroll` rounds per machine loop; `exact` promises that `count` is a positive multiple of it. `panel_vectors` is the
+    panel's width where the tile uses only its first `vectors`. Returns the accumulators and the panel's end.
+    """
+    width = (panel_vectors or vectors) * e.lanes
+    main = count if exact else e.int(count) - e.int(count) % unroll
+    rows, panel, accs = _rounds(e, rows, panel, main, accs, vectors, width, unroll, exact)
+    if not exact and unroll > 1:
+        rows, panel, accs = _rounds(e, rows, panel, e.int(count) - main, accs, vectors, width, 1, False)
+    return accs, panel
+
+
+def _rounds(
+    e: Emitter,
+    rows: list[Row],
+    panel: Ptr,
+    count: IntLike,
+    accs: list[Vec],
+    vectors: int,
+    width: int,
+    unroll: int,
+    exact: bool,
+) -> tuple[list[Row], Ptr, list[Vec]]:
+    bases = [base for row in rows for base in row.bases]
+    with e.loop("k", count, carry=[*bases, panel, *accs], step=unroll, at_least_once=exact) as loop:
+        here, at, sums = loop.carried[: len(bases)], loop.carried[len(bases)], loop.carried[len(bases) + 1 :]
+        moved = _split(rows, here)
+        for k in range(unroll):
+            weights = [at.at(k * width + v * e.lanes).load(e.lanes) for v in range(vectors)]
+            p = 0
+            for row in moved:
+                for pixel in range(row.pixels):
+                    value = row.pixel(pixel).at(k).broadcast(e.lanes)
+                    for v in range(vectors):
+                        sums[p * vectors + v] = e.fma(value, weights[v], sums[p * vectors + v])
+                    p += 1
+        loop.carry([*[base.at(unroll) for base in here], at.at(unroll * width), *sums])
+    here, at, sums = loop.result[: len(bases)], loop.result[len(bases)], loop.result[len(bases) + 1 :]
+    return _split(rows, here), at, sums
+
+
+def _split(rows: list[Row], bases: list[Ptr]) -> list[Row]:
+    """Hand a flat list of base pointers back to their rows."""
+    moved, start = [], 0
+    for row in rows:
+        moved.append(row.moved(bases[start : start + len(row.bases)]))
+        start += len(row.bases)
+    return moved
