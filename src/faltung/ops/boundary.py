@@ -1,0 +1,43 @@
+"""The identity, with a say in the gradients that pass it: where a module's backward hooks run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from faltung.autograd import is_grad_enabled
+from faltung.autograd.graph import Op
+from faltung.ops.apply import apply
+from faltung.tensor import Tensor
+
+Gradients = list[Tensor | None]
+
+
+class Boundary(Op):
+    """All inputs unchanged; going back, `callback(gradients) -> gradients` once all of them have come."""
+
+    name = "BackwardHookFunctionBackward"
+    quiet = True
+
+    @staticmethod
+    def forward(ctx: Any, *arrays: np.ndarray, callback: Callable[[Gradients], Gradients]) -> tuple[np.ndarray, ...]:
+        ctx.callback = callback
+        ctx.mark_non_differentiable(*(i for i, needed in enumerate(ctx.needs_input_grad) if not needed))
+        return arrays
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        return tuple(ctx.callback(list(grads)))
+
+
+def boundary(tensors: list[Tensor], callback: Callable[[Gradients], Gradients]) -> tuple[Tensor, ...] | None:
+    """The same tensors behind a boundary, or None where no gradient will flow (nothing requires one)."""
+    if not (is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)):
+        return None
+    out: tuple[Tensor, ...] = apply(Boundary, *tensors, callback=callback)
+    for tensor, twin in zip(tensors, out, strict=True):  # one memory, so one version counter
+        tensor._storage.aliased = True
+        twin._storage = tensor._storage
+    return out
