@@ -2,7 +2,8 @@
 
 An operation is named "family.function". `CANDIDATES` lists its generated kernels, best first; the last resort of every
 operation is `engine.reference.<family>.<function>`, plain NumPy with the same signature. A candidate module says through
-`refuse_<function>(...)` why it does not fit the arguments (None means that it fits) and computes in `<function>(...)`.
+`refuse_<function>(...)` why it does not fit the arguments (None means that it fits) and computes in `<function>(...)`; a
+module that makes many functions by one rule returns the pair from `candidate(function)`.
 `FALTUNG_DEBUG=1` prints each new choice with the refusals before it.
 """
 
@@ -14,10 +15,16 @@ from typing import Any
 
 from faltung.engine import debug
 
+_ACTIVATIONS = (
+    "relu leaky_relu sigmoid tanh elu hardtanh hardsigmoid threshold gelu silu mish hardswish softplus log_sigmoid "
+    "softshrink hardshrink"
+).split()
+
 # operation -> modules under engine.kernels, tried in this order before the reference
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "conv.forward": ("conv_dense",),
     "conv.backward_data": ("conv_dense",),
+    **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},
 }
 
 Refuse = Callable[..., "str | None"]
@@ -48,7 +55,10 @@ def _resolve(name: str) -> tuple[list[tuple[str, Refuse, Callable[..., Any]]], C
     if CANDIDATES.get(name) and _can_generate():
         for label in CANDIDATES[name]:
             module = import_module(f"faltung.engine.kernels.{label}")
-            kernels.append((label, getattr(module, f"refuse_{function}"), getattr(module, function)))
+            if hasattr(module, "candidate"):
+                kernels.append((label, *module.candidate(function)))
+            else:
+                kernels.append((label, getattr(module, f"refuse_{function}"), getattr(module, function)))
     _resolved[name] = (kernels, reference)
     return _resolved[name]
 
