@@ -6,7 +6,9 @@ when the last array over them dies. The pool keeps at most `KEEP_FRACTION` of th
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import mmap
 import os
 import threading
@@ -21,48 +23,47 @@ _HUGE_PAGE = 2 << 20
 _lock = threading.RLock()  # a collection inside may free a lease of the same thread
 _free: dict[int, list[_Block]] = {}
 _free_bytes = 0
+# a shared mapping, which is mmap's default, would let a forked child write into its parent's tensors
+_PRIVATE: dict[str, int] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class _Block:
-    """A mapped stretch of memory; `address` is aligned to a page, to a huge page when it is large."""
+    """A mapped stretch of memory that starts at a page, at a huge page when it is large."""
 
-    __slots__ = ("address", "map", "size")
+    __slots__ = ("bytes", "size")
 
     def __init__(self, size: int) -> None:
         slack = _HUGE_PAGE if size >= _HUGE_PAGE else 0
-        self.map = mmap.mmap(-1, size + slack)
+        pages = mmap.mmap(-1, size + slack, **_PRIVATE)
         if slack and hasattr(mmap, "MADV_HUGEPAGE"):
-            try:
-                self.map.madvise(mmap.MADV_HUGEPAGE)
-            except OSError:  # a kernel without transparent huge pages
-                pass
-        start = address(np.frombuffer(self.map, np.uint8))
-        self.address = start + (-start % _HUGE_PAGE if slack else 0)
+            with contextlib.suppress(OSError):  # a kernel without transparent huge pages
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        whole = np.frombuffer(pages, np.uint8)
+        start = -address(whole) % _HUGE_PAGE if slack else 0
+        self.bytes = whole[start : start + size]
         self.size = size
 
 
-class _Lease:
-    """What an array over a block holds on to: the block returns to the pool when the lease dies."""
+class _Lease(np.ndarray):
+    """What an array over a block holds on to, as its base: the block returns to the pool when the lease dies."""
 
-    __slots__ = ("__array_interface__", "block")
-
-    def __init__(self, block: _Block, shape: tuple[int, ...], typestr: str) -> None:
-        self.block = block
-        self.__array_interface__ = {"shape": shape, "typestr": typestr, "data": (block.address, False), "version": 3}
+    _block: _Block | None = None  # None in views of a lease, which hold on to it in their turn
 
     def __del__(self) -> None:
-        _give_back(self.block)
+        if self._block is not None:
+            _give_back(self._block)
 
 
 def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
     """An uninitialised C-contiguous array, from the pool if it is large."""
     kind = np.dtype(dtype)
-    size_bytes = kind.itemsize
-    for length in shape:
-        size_bytes *= length
+    size_bytes = kind.itemsize * math.prod(shape)
     if size_bytes < POOLED_BYTES:
         return np.empty(shape, kind)
-    return np.asarray(_Lease(_take(_round_up(size_bytes)), tuple(shape), kind.str))
+    block = _take(_round_up(size_bytes))
+    lease = block.bytes.view(_Lease)
+    lease._block = block
+    return np.ndarray(shape, kind, lease)
 
 
 def empty_channels_last(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
