@@ -90,6 +90,7 @@ class Optimizer:
     param_groups: list[dict[str, Any]]
     state: defaultdict[Any, Any]
     _opt_called = False  # whether step() ever ran: learning rate schedulers warn when they come first
+    _scheduled = False  # whether a learning rate scheduler watches
     _stepping = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -270,7 +271,8 @@ class Optimizer:
             if len(group["params"]) != len(saved["params"]):
                 raise ValueError(
                     f"{where}: loaded state dict contains a parameter group that doesn't match the size of "
-                    f"optimizer's group: group {number} has {len(group['params'])} parameters, the loaded one {len(saved['params'])}."
+                    f"optimizer's group: group {number} has {len(group['params'])} parameters, the loaded one "
+                    f"{len(saved['params'])}."
                 )
 
         saved_ids = [number for saved in saved_groups for number in saved["params"]]

@@ -25,7 +25,7 @@ __all__ = [
 
 def scalar(value: Any) -> float:
     """An option as a number: learning rates and betas may be tensors of one element."""
-    return float(value.item()) if isinstance(value, Tensor) else value
+    return float(value._data.item()) if isinstance(value, Tensor) else value
 
 
 def scalar_tensor(value: float) -> Tensor:
