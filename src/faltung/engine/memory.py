@@ -54,16 +54,16 @@ class _Lease(np.ndarray):
             _give_back(self._block)
 
 
-def empty(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
-    """An uninitialised C-contiguous array, from the pool if it is large."""
+def empty(shape: tuple[int, ...], dtype: Any = np.float32, strides: tuple[int, ...] | None = None) -> np.ndarray:
+    """An uninitialised array, from the pool if it is large: C-contiguous, or with the `strides` of a dense array."""
     kind = np.dtype(dtype)
     size_bytes = kind.itemsize * math.prod(shape)
     if size_bytes < POOLED_BYTES:
-        return np.empty(shape, kind)
+        return np.empty(shape, kind) if strides is None else np.ndarray(shape, kind, strides=strides)
     block = _take(_round_up(size_bytes))
     lease = block.bytes.view(_Lease)
     lease._block = block
-    return np.ndarray(shape, kind, lease)
+    return np.ndarray(shape, kind, lease, 0, strides)
 
 
 def empty_channels_last(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:

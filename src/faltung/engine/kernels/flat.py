@@ -50,14 +50,9 @@ def refuse(x: np.ndarray, *others: np.ndarray) -> str | None:
     return None
 
 
-def like(x: np.ndarray, dtype: Any = FLOAT) -> np.ndarray:
-    """An uninitialised array with the shape and the memory order of the dense array `x`."""
-    if x.size * 4 < memory.POOLED_BYTES:
-        return np.empty_like(x, dtype, subok=False)
-    order = dense_order(x.shape, x.strides, x.itemsize)
-    assert order is not None
-    result = memory.empty(tuple(x.shape[axis] for axis in order), dtype)
-    return result.transpose(inverse(order))
+def like(x: np.ndarray) -> np.ndarray:
+    """An uninitialised array with the shape and the memory order of the dense float32 array `x`."""
+    return memory.empty(x.shape, FLOAT, x.strides)
 
 
 def matching(x: np.ndarray, model: np.ndarray) -> np.ndarray:
@@ -67,12 +62,6 @@ def matching(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     copy = like(model)
     np.copyto(copy, x)
     return copy
-
-
-@lru_cache(maxsize=256)
-def inverse(order: tuple[int, ...]) -> tuple[int, ...]:
-    """The permutation that undoes `order`."""
-    return tuple(sorted(range(len(order)), key=order.__getitem__))
 
 
 def chunks(elements: int) -> int:
