@@ -24,7 +24,7 @@ class Parameter(Tensor):
                 f"{cls.__name__}: data must be a faltung.Tensor, got {type(data).__name__}. "
                 "Convert it with faltung.tensor(...) or faltung.from_numpy(...)."
             )
-        param: Parameter = data.detach().as_subclass(cls)
+        param: Parameter = data._alias(cls)  # type: ignore[assignment]
         param.requires_grad_(requires_grad)
         return param
 
@@ -52,7 +52,8 @@ class Buffer(Tensor):
     def __new__(cls, data: Tensor | None = None, *, persistent: bool = True) -> Buffer:
         if data is None:
             data = Tensor._wrap(np.empty(0, dtype=np.float32))
-        buffer: Buffer = data.detach().requires_grad_(data.requires_grad).as_subclass(cls)
+        buffer: Buffer = data._alias(cls)  # type: ignore[assignment]
+        buffer.requires_grad_(data.requires_grad)
         buffer.persistent = persistent
         return buffer
 
@@ -60,11 +61,11 @@ class Buffer(Tensor):
         """Everything happens in `__new__`."""
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _rebuild_buffer, (self.detach().as_subclass(Tensor), self.persistent)
+        return _rebuild_buffer, (self.detach(), self.persistent)
 
 
 def _rebuild_parameter(cls: type[Parameter], data: Tensor, requires_grad: bool) -> Parameter:
-    return cls(data.as_subclass(Tensor), requires_grad)
+    return cls(data, requires_grad)
 
 
 def _rebuild_buffer(data: Tensor, persistent: bool) -> Buffer:
@@ -138,7 +139,7 @@ class UninitializedBuffer(UninitializedTensorMixin, Tensor):
 
 def _uninitialized(cls: Any, dtype: Any, requires_grad: bool) -> Any:
     data = Tensor._wrap(np.empty(0, dtype=np.float32))
-    out = (data if dtype is None else data.to(dtype)).as_subclass(cls)
+    out = (data if dtype is None else data.to(dtype))._alias(cls)
     out.requires_grad_(requires_grad)
     return out
 
