@@ -5,15 +5,16 @@ Every activation is a pair
     <name>_forward(x, *parameters) -> y
     <name>_backward(gy, kept, *parameters) -> gx
 
-where `kept` is `y` for relu, leaky_relu, sigmoid, tanh, elu, hardtanh and hardsigmoid, and `x` for all others. Results have
-the shape, dtype and memory order of `x`. Parameters are Python floats:
+where `kept` is `y` for relu, leaky_relu, sigmoid, tanh, elu, hardtanh and hardsigmoid, and `x` for all others.
+Results have the shape, dtype and memory order of `x`. Parameters are Python floats:
 
     leaky_relu  negative_slope          elu         alpha, scale, input_scale     hardtanh   low, high
     threshold   threshold, value        softplus    beta, threshold               softshrink, hardshrink  lambd
     gelu        approximate: "none" or "tanh"
 
 `elu` is scale * (x where x > 0, else alpha * (exp(input_scale * x) - 1)), which is also SELU and CELU. `leaky_relu` and
-`elu` need a negative_slope or alpha of at least 0 for their backward, since they tell the sides apart by the sign of `y`.
+`elu` need a negative_slope or alpha of at least 0 for their backward, since they tell the sides apart by the sign of
+`y`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Connectionist temporal classification (Graves et al. 2006) in plain NumPy, in log space, one sequence at a time.
 
 forward(log_probs, targets, input_lengths, target_lengths, blank) -> (loss, alpha)
-    log_probs (T, N, C); targets: one integer array per sequence; loss (N,); alpha (N, T, 2 * longest target + 1), the log
-    probability of all prefixes that end in a state of the target with blanks between, before and after its labels.
+    log_probs (T, N, C); targets: one integer array per sequence; loss (N,); alpha (N, T, 2 * longest target + 1), the
+    log probability of all prefixes that end in a state of the target with blanks between, before and after its labels.
 backward(gy, log_probs, targets, input_lengths, target_lengths, blank, loss, alpha, zero_infinity) -> glog_probs
-    gy (N,). As in PyTorch the gradient includes the normalisation, exp(log_probs) minus the posterior: the two agree once
-    the gradient has passed through log_softmax.
+    gy (N,). As in PyTorch the gradient includes the normalisation, exp(log_probs) minus the posterior: the two agree
+    once the gradient has passed through log_softmax.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ rms_forward(x, axes, weight, eps) -> (y, square)
     x / sqrt(mean square + eps) * weight over the last `axes` axes.
 rms_backward(gy, x, square, axes, weight, eps) -> (gx, gweight)
 
-`weight` and `bias` may be None everywhere; var is the biased one. Elementwise results keep the memory order of `x`. Sums
-run in float64: in float32 the 400,000 values of one 64 x 80 x 80 channel would lose three digits.
+`weight` and `bias` may be None everywhere; var is the biased one. Elementwise results keep the memory order of `x`.
+Sums run in float64: in float32 the 400,000 values of one 64 x 80 x 80 channel would lose three digits.
 """
 
 from __future__ import annotations

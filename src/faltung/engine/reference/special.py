@@ -1,4 +1,4 @@
-"""The error function, which NumPy lacks, from the rational approximations of Sun's fdlibm (s_erf.c), to 1 ulp of float64."""
+"""The error function, which NumPy lacks: rational approximations from Sun's fdlibm (s_erf.c), to 1 ulp of float64."""
 
 from __future__ import annotations
 
@@ -120,11 +120,8 @@ def _erf64(x: np.ndarray) -> np.ndarray:
 def erf(x: np.ndarray) -> np.ndarray:
     """The error function of every element, in the dtype of `x` (float32 is computed in float64)."""
     wide = np.asarray(x, dtype=np.float64, order="K")
-    return (
-        _erf64(np.atleast_1d(wide)).reshape(wide.shape).astype(x.dtype, copy=False)
-        if wide.ndim == 0
-        else (_erf64(wide).astype(x.dtype, copy=False))
-    )
+    result = _erf64(wide) if wide.ndim else _erf64(wide.reshape(1)).reshape(())
+    return result.astype(x.dtype, copy=False)
 
 
 def erfc(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,269 @@
+"""Normalisations as differentiable operations: each returns its result with the statistics it used.
+
+Nothing here writes running statistics: the caller does, where it can be seen. First gradients are one fused kernel;
+when a graph of the gradient is wanted, the same formula runs in operations on tensors, from which higher derivatives
+follow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from faltung import engine
+from faltung.autograd import is_grad_enabled
+from faltung.autograd.graph import Op
+from faltung.ops.apply import apply, apply_inplace
+from faltung.ops.padding import constant_pad
+from faltung.tensor import Tensor
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def _along_channels(values: Tensor, ndim: int) -> Tensor:
+    return values.reshape((1, -1) + (1,) * (ndim - 2))
+
+
+def _but_channels(ndim: int) -> tuple[int, ...]:
+    return (0, *range(2, ndim))
+
+
+def _standardised(x: Tensor, axes: tuple[int, ...], eps: float) -> tuple[Tensor, Tensor]:
+    """(x - mean) / std over `axes`, and 1 / std."""
+    centred = x - x.mean(axes, keepdim=True)
+    invstd = ((centred * centred).mean(axes, keepdim=True) + eps).rsqrt()
+    return centred * invstd, invstd
+
+
+def _standardised_backward(gxhat: Tensor, xhat: Tensor, invstd: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return (gxhat - gxhat.mean(axes, keepdim=True) - xhat * (gxhat * xhat).mean(axes, keepdim=True)) * invstd
+
+
+def _summed(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return x.sum(axes) if axes else x
+
+
+class NormBackward(Op):
+    """The fused first gradients of a normalisation: gradients of x, weight and bias."""
+
+    name = "norm_backward"
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gy: np.ndarray,
+        x: np.ndarray,
+        weight: np.ndarray | None,
+        *statistics: np.ndarray,
+        kernel: str,
+        eps: float,
+        split: tuple[int, ...] = (),
+    ) -> tuple[np.ndarray, ...]:
+        return engine.call(kernel, gy, x, *statistics, *split, weight, eps)
+
+
+class BatchNorm(Op):
+    """Statistics over batch and positions for each channel of x (N, C, *spatial): (y, mean, biased variance)."""
+
+    name = "batch_norm"
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
+    ) -> tuple[np.ndarray, ...]:
+        y, mean, var = engine.call("norm.batch_forward", x, weight, bias, eps)
+        ctx.save_inputs(0, 1)
+        ctx.mark_non_differentiable(1, 2)
+        ctx.save_outputs(1, 2)
+        ctx.eps = eps
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor, *_: Tensor | None) -> Gradients:
+        x, weight, mean, var = ctx.saved
+        if not is_grad_enabled():
+            return apply(NormBackward, gy, x, weight, mean, var, kernel="norm.batch_backward", eps=ctx.eps)
+        axes = _but_channels(x.ndim)
+        xhat, invstd = _standardised(x, axes, ctx.eps)
+        gxhat = gy if weight is None else gy * _along_channels(weight, x.ndim)
+        gx = _standardised_backward(gxhat, xhat, invstd, axes)
+        return gx, None if weight is None else (gy * xhat).sum(axes), gy.sum(axes)
+
+
+class BatchNormInference(Op):
+    """The affine map of each channel that given statistics define; these get no gradient."""
+
+    name = "batch_norm_inference"
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: np.ndarray,
+        mean: np.ndarray,
+        var: np.ndarray,
+        weight: np.ndarray | None,
+        bias: np.ndarray | None,
+        eps: float,
+    ) -> np.ndarray:
+        ctx.eps = eps
+        if ctx.needs_input_grad[3]:
+            ctx.save_inputs(0, 1, 2, 3)
+        else:  # x itself is not needed
+            ctx.save_inputs(1, 2, 3)
+        return engine.call("norm.batch_inference", x, mean, var, weight, bias, eps)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Gradients:
+        *x, mean, var, weight = ctx.saved
+        axes = _but_channels(gy.ndim)
+        invstd = (var + ctx.eps).rsqrt()
+        scale = invstd if weight is None else invstd * weight
+        gx = gy * _along_channels(scale, gy.ndim) if ctx.needs_input_grad[0] else None
+        gweight = gbias = None
+        if ctx.needs_input_grad[3]:
+            gweight = (gy * (x[0] - _along_channels(mean, gy.ndim))).sum(axes) * invstd
+        if ctx.needs_input_grad[4]:
+            gbias = gy.sum(axes)
+        return gx, None, None, gweight, gbias
+
+
+class GroupNorm(Op):
+    """Statistics of each sample over groups of channels of x (N, C, *spatial): (y, mean, biased variance)."""
+
+    name = "group_norm"
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, groups: int, eps: float
+    ) -> tuple[np.ndarray, ...]:
+        y, mean, var = engine.call("norm.group_forward", x, groups, weight, bias, eps)
+        ctx.save_inputs(0, 1)
+        ctx.mark_non_differentiable(1, 2)
+        ctx.save_outputs(1, 2)
+        ctx.groups, ctx.eps = groups, eps
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor, *_: Tensor | None) -> Gradients:
+        x, weight, mean, var = ctx.saved
+        if not is_grad_enabled():
+            how = {"kernel": "norm.group_backward", "split": (ctx.groups,), "eps": ctx.eps}
+            return apply(NormBackward, gy, x, weight, mean, var, **how)
+        grouped_shape = (x.shape[0], ctx.groups, x.shape[1] // ctx.groups, *x.shape[2:])
+        axes = tuple(range(2, len(grouped_shape)))
+        xhat, invstd = _standardised(x.reshape(grouped_shape), axes, ctx.eps)
+        gxhat = gy if weight is None else gy * _along_channels(weight, x.ndim)
+        gx = _standardised_backward(gxhat.reshape(grouped_shape), xhat, invstd, axes).reshape(x.shape)
+        summed = _but_channels(x.ndim)
+        return gx, None if weight is None else (gy * xhat.reshape(x.shape)).sum(summed), gy.sum(summed)
+
+
+class LayerNorm(Op):
+    """Statistics over the last `axes` dimensions; weight and bias have their shape: (y, mean, biased variance)."""
+
+    name = "layer_norm"
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, axes: int, eps: float
+    ) -> tuple[np.ndarray, ...]:
+        y, mean, var = engine.call("norm.layer_forward", x, axes, weight, bias, eps)
+        ctx.save_inputs(0, 1)
+        ctx.mark_non_differentiable(1, 2)
+        ctx.save_outputs(1, 2)
+        ctx.axes, ctx.eps = axes, eps
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor, *_: Tensor | None) -> Gradients:
+        x, weight, mean, var = ctx.saved
+        if not is_grad_enabled():
+            how = {"kernel": "norm.layer_backward", "split": (ctx.axes,), "eps": ctx.eps}
+            return apply(NormBackward, gy, x, weight, mean, var, **how)
+        axes = tuple(range(x.ndim - ctx.axes, x.ndim))
+        leading = tuple(range(x.ndim - ctx.axes))
+        xhat, invstd = _standardised(x, axes, ctx.eps)
+        gx = _standardised_backward(gy if weight is None else gy * weight, xhat, invstd, axes)
+        return gx, None if weight is None else _summed(gy * xhat, leading), _summed(gy, leading)
+
+
+class RmsNorm(Op):
+    """x over its root mean square of the last `axes` dimensions (Zhang and Sennrich 2019): (y, mean square)."""
+
+    name = "rms_norm"
+
+    @staticmethod
+    def forward(ctx: Any, x: np.ndarray, weight: np.ndarray | None, axes: int, eps: float) -> tuple[np.ndarray, ...]:
+        y, square = engine.call("norm.rms_forward", x, axes, weight, eps)
+        ctx.save_inputs(0, 1)
+        ctx.mark_non_differentiable(1)
+        ctx.save_outputs(1)
+        ctx.axes, ctx.eps = axes, eps
+        return y, square
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor, *_: Tensor | None) -> Gradients:
+        x, weight, square = ctx.saved
+        if not is_grad_enabled():
+            how = {"kernel": "norm.rms_backward", "split": (ctx.axes,), "eps": ctx.eps}
+            return apply(NormBackward, gy, x, weight, square, **how)
+        axes = tuple(range(x.ndim - ctx.axes, x.ndim))
+        inverse = ((x * x).mean(axes, keepdim=True) + ctx.eps).rsqrt()
+        xhat = x * inverse
+        gxhat = gy if weight is None else gy * weight
+        gx = (gxhat - xhat * (gxhat * xhat).mean(axes, keepdim=True)) * inverse
+        leading = tuple(range(x.ndim - ctx.axes))
+        return gx, None if weight is None else _summed(gy * xhat, leading)
+
+
+class RunningAverage(Op):
+    """keep * running + gain * value."""
+
+    name = "running_average"
+
+    @staticmethod
+    def forward(ctx: Any, running: np.ndarray, value: np.ndarray, keep: float, gain: float) -> np.ndarray:
+        return running * keep + value * gain
+
+
+def update_running(running: Tensor, value: Tensor, momentum: float, correction: float = 1.0) -> None:
+    """Move `running` towards correction * value by the fraction `momentum`, in place."""
+    apply_inplace(RunningAverage, running, value, keep=1.0 - momentum, gain=momentum * correction)
+
+
+def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean, biased variance) of the batch."""
+    return apply(BatchNorm, x, weight, bias, eps=eps)
+
+
+def batch_norm_inference(
+    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """y for given statistics."""
+    return apply(BatchNormInference, x, mean, var, weight, bias, eps=eps)
+
+
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean, biased variance), statistics (N, groups)."""
+    return apply(GroupNorm, x, weight, bias, groups=groups, eps=eps)
+
+
+def layer_norm(x: Tensor, axes: int, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    return apply(LayerNorm, x, weight, bias, axes=axes, eps=eps)[0]
+
+
+def rms_norm(x: Tensor, axes: int, weight: Tensor | None, eps: float) -> Tensor:
+    return apply(RmsNorm, x, weight, axes=axes, eps=eps)[0]
+
+
+def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """x / (k + alpha * mean of x^2 over `size` neighbouring channels)^beta (Krizhevsky et al. 2012, section 3.3)."""
+    frame = ((0, 0), (size // 2, (size - 1) // 2), *((0, 0) for _ in x.shape[2:]))
+    squares = constant_pad(x * x, frame)
+    window = squares.narrow(1, 0, x.shape[1])
+    for shift in range(1, size):
+        window = window + squares.narrow(1, shift, x.shape[1])
+    return x / (window * (alpha / size) + k).pow(beta)
