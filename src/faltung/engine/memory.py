@@ -30,7 +30,7 @@ _PRIVATE: dict[str, int] = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if h
 class _Block:
     """A mapped stretch of memory that starts at a page, at a huge page when it is large."""
 
-    __slots__ = ("bytes", "size")
+    __slots__ = ("pages", "size", "start")
 
     def __init__(self, size: int) -> None:
         slack = _HUGE_PAGE if size >= _HUGE_PAGE else 0
@@ -38,14 +38,16 @@ class _Block:
         if slack and hasattr(mmap, "MADV_HUGEPAGE"):
             with contextlib.suppress(OSError):  # a kernel without transparent huge pages
                 pages.madvise(mmap.MADV_HUGEPAGE)
-        whole = np.frombuffer(pages, np.uint8)
-        start = -address(whole) % _HUGE_PAGE if slack else 0
-        self.bytes = whole[start : start + size]
+        self.start = -address(np.frombuffer(pages, np.uint8)) % _HUGE_PAGE if slack else 0
+        self.pages = pages
         self.size = size
 
 
 class _Lease(np.ndarray):
-    """What an array over a block holds on to, as its base: the block returns to the pool when the lease dies."""
+    """What an array over a block holds on to, as its base: the block returns to the pool when the lease dies.
+
+    Its own base is the mapping, not an array: NumPy would make a chain of plain arrays short and drop the lease.
+    """
 
     _block: _Block | None = None  # None in views of a lease, which hold on to it in their turn
 
@@ -61,7 +63,7 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32, strides: tuple[int, .
     if size_bytes < POOLED_BYTES:
         return np.empty(shape, kind) if strides is None else np.ndarray(shape, kind, strides=strides)
     block = _take(_round_up(size_bytes))
-    lease = block.bytes.view(_Lease)
+    lease = _Lease((block.size,), np.uint8, block.pages, block.start)
     lease._block = block
     return np.ndarray(shape, kind, lease, 0, strides)
 

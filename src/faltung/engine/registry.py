@@ -24,6 +24,7 @@ _ACTIVATIONS = (
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "conv.forward": ("conv_dense",),
     "conv.backward_data": ("conv_dense",),
+    "conv.backward_weights": ("conv_dense_weights",),
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},
 }
 

@@ -28,15 +28,16 @@ def refuse_forward(
     geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, **_: Any
 ) -> str | None:
     """Why the direct kernel does not fit, or None."""
-    return _refuse(geometry, x, w)
+    return refuse(geometry, x, w)
 
 
 def refuse_backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, **_: Any) -> str | None:
     """Why the direct kernel does not fit, or None."""
-    return _refuse(geometry, gy, w)
+    return refuse(geometry, gy, w)
 
 
-def _refuse(geometry: ConvGeometry, a: np.ndarray, b: np.ndarray) -> str | None:
+def refuse(geometry: ConvGeometry, a: np.ndarray, b: np.ndarray) -> str | None:
+    """What no dense kernel takes."""
     if a.dtype != np.float32 or b.dtype != np.float32:
         return "generated code is float32"
     if 0 in geometry.output_shape or 0 in geometry.input_shape or geometry.in_channels == 0:
@@ -95,7 +96,7 @@ def _run(
     problem: Problem, kernel: Sizes, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray,
     cache: Cache, weight_roles: str,
 ) -> None:  # fmt: skip
-    xs, ys = _strides(x), _strides(y)
+    xs, ys = strides_of(x), strides_of(y)
     step, start = problem.out_step, problem.out_start
     y_d, y_h, y_w = (ys[2 + i] * step[i] for i in range(3))
     y_at = address(y) + 4 * sum(ys[2 + i] * start[i] for i in range(3))
@@ -130,7 +131,7 @@ def _kernel(schedule: Schedule) -> Kernel:
     return Kernel("conv_direct", conv_direct.FIELDS, schedule, conv_direct.emit)
 
 
-def _strides(array: np.ndarray) -> tuple[int, ...]:
+def strides_of(array: np.ndarray) -> tuple[int, ...]:
     """Strides in elements as (n, c, d, h, w)."""
     batch, channels, *spatial = (stride // 4 for stride in array.strides)
     return (batch, channels, *(0,) * (3 - len(spatial)), *spatial)
@@ -157,7 +158,7 @@ def plan_for(
     """Tile, blocks and chunks for a problem on a chip."""
     lanes = target.lanes
     vectors_needed = -(-problem.out_channels // lanes)
-    vectors = _vectors(vectors_needed)
+    vectors = vectors_for(vectors_needed)
     pixels = min(largest_tile(target, vectors), 14)
     tail_vectors = vectors_needed % vectors
     taps = problem.taps[0] * problem.taps[1] * problem.taps[2]
@@ -199,7 +200,7 @@ def plan_for(
     )  # fmt: skip
 
 
-def _vectors(needed: int) -> int:
+def vectors_for(needed: int) -> int:
     """Vectors of a channel block: the widest of 2 and 3 that leaves no tail, 2 otherwise."""
     if needed <= 3:
         return needed
@@ -256,7 +257,7 @@ def _plane_shape(problem: Problem, pixels: int) -> _Shape:
         bases = -(-out_w // 3)
         rows = max(1, min(pixels // out_w, out_h, _MOST_BASES // bases))
         return _Shape(rows, out_w, out_w, out_h, _UNBOUNDED, False, False)
-    columns = _even_columns(out_w, pixels)
+    columns = even_columns(out_w, pixels)
     return _Shape(1, columns, out_w, out_h, _UNBOUNDED, out_w % columns != 0, False)
 
 
@@ -266,7 +267,7 @@ def _flat_shape(problem: Problem, pixels: int) -> _Shape:
     if total <= pixels:
         return _Shape(1, total, total, 1, total, False, False)
     if total <= 16 * pixels:
-        columns = _even_columns(total, pixels)
+        columns = even_columns(total, pixels)
         tiles = -(-total // columns)
         per_row = -(-tiles // 4)
         width = per_row * columns
@@ -287,7 +288,7 @@ def _has_singles(width: int, columns: int) -> bool:
     return tiles * columns - width > tiles
 
 
-def _even_columns(width: int, most: int) -> int:
+def even_columns(width: int, most: int) -> int:
     """The most columns, so that tiles of that many and of one less make up the width."""
     return next(columns for columns in range(most, 0, -1) if not _has_singles(width, columns))
 
@@ -362,18 +363,23 @@ def _panels(
     return panels
 
 
-_zeros = np.zeros(0, np.float32)
-
-
 def _padded_bias(bias: np.ndarray | None, problem: Problem, padded: int) -> tuple[np.ndarray, int]:
     """Bias of every group padded to whole blocks, and the floats from group to group (0: the same zeros for all)."""
-    global _zeros
     if bias is None:
-        if _zeros.size < padded:
-            _zeros = np.zeros(padded, np.float32)
-        return _zeros, 0
+        return zeros_of(padded), 0
     if padded == problem.out_channels and bias.flags.c_contiguous and bias.dtype == np.float32:
         return bias, padded
     full = np.zeros((problem.groups, padded), np.float32)
     full[:, : problem.out_channels] = bias.reshape(problem.groups, -1)
     return full, padded
+
+
+_zeros = np.zeros(1024, np.float32)
+
+
+def zeros_of(count: int) -> np.ndarray:
+    """At least `count` zeros, to read only."""
+    global _zeros
+    if _zeros.size < count:
+        _zeros = np.zeros(count, np.float32)
+    return _zeros

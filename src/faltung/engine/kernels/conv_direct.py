@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 
 from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec, i64
 from faltung.engine.kernels.microkernel import Row, accumulate
+from faltung.engine.kernels.rows import copy_pixels, fill
 
 FIELDS = (
     "x w bias y scratch zeros "
@@ -125,45 +126,12 @@ def _pack_rows(k: _Chunk) -> None:
             with e.either(inside) as (yes, no):
                 with yes:
                     source = k.image.at(depth * k.x_d + height * k.x_h + skip * k.x_w)
-                    _fill(e, to, left * k.channels)
-                    _copy_pixels(k, source, to.at(left * k.channels), real)
+                    fill(e, to, left * k.channels)
+                    copy_pixels(e, source, to.at(left * k.channels), real, k.channels, k.x_w, k.x_c)
                     end = left + real
-                    _fill(e, to.at(end * k.channels), (k.packed_w - end) * k.channels)
+                    fill(e, to.at(end * k.channels), (k.packed_w - end) * k.channels)
                 with no:
-                    _fill(e, to, k.pitch_h)
-
-
-def _fill(e: Emitter, to: Ptr, count: Int) -> None:
-    """Zeros."""
-    whole = count - count % e.lanes
-    with e.loop("zero", whole, step=e.lanes) as loop:
-        to.at(loop.index).store(e.zero())
-    with e.loop("zero1", count, start=whole) as loop:
-        to.at(loop.index).store(e.zero(1))
-
-
-def _copy_pixels(k: _Chunk, source: Ptr, to: Ptr, pixels: Int) -> None:
-    """A row of pixels into channels-last scratch."""
-    e = k.e
-    together = e.both(k.x_c.equals(1), k.x_w.equals(k.channels))
-    with e.either(together) as (yes, no):
-        with yes:
-            _copy(e, source, to, pixels * k.channels)
-        with no:
-            with e.either(k.x_c.equals(1)) as (adjacent, apart):
-                with adjacent, e.loop("px", pixels) as px:
-                    _copy(e, source.at(px.index * k.x_w), to.at(px.index * k.channels), k.channels)
-                with apart, e.loop("ch", k.channels) as ch, e.loop("px", pixels) as px:
-                    value = source.at(ch.index * k.x_c + px.index * k.x_w).load()
-                    to.at(px.index * k.channels + ch.index).store(value)
-
-
-def _copy(e: Emitter, source: Ptr, to: Ptr, count: Int) -> None:
-    whole = count - count % e.lanes
-    with e.loop("copy", whole, step=e.lanes) as loop:
-        to.at(loop.index).store(source.at(loop.index).load(e.lanes))
-    with e.loop("copy1", count, start=whole) as loop:
-        to.at(loop.index).store(source.at(loop.index).load())
+                    fill(e, to, k.pitch_h)
 
 
 def _channel_block(k: _Chunk, ob: Int, vectors: int, masked: bool) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from faltung.engine.emit import Emitter, Int, Ptr, Vec, i64
 from faltung.engine.kernel import Kernel, address
+from faltung.engine.target import host
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +120,59 @@ def transpose(e: Emitter, square: list[Vec]) -> list[Vec]:
         rows = following
         step *= 2
     return rows
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackSchedule:
+    """Vectors per block of the sums."""
+
+    vectors: int
+
+
+def unpack(sums: np.ndarray, rows: int, table: np.ndarray, vectors: int, result: np.ndarray) -> None:
+    """The way back, adding segments in order: sums (segments, blocks, depth, vectors * lanes) -> result (rows, depth).
+
+    `table[e]`: the position in `depth` of element e of a row.
+    """
+    segments, blocks, depth, _ = sums.shape
+    pieces = -(-depth // host().lanes)
+    row_vectors = -(-rows // host().lanes)
+    parts = max(1, min(pieces, 16 // row_vectors))
+    _unpack_kernel(UnpackSchedule(vectors)).launch(
+        row_vectors * parts, address(sums), address(result), address(table), rows, depth, segments,
+        sums.strides[0] // 4, parts,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=16)
+def _unpack_kernel(schedule: UnpackSchedule) -> Kernel:
+    return Kernel("unpack_weights", "sums result table rows depth segments segment_step parts", schedule, emit_unpack)
+
+
+def emit_unpack(e: Emitter, schedule: UnpackSchedule) -> None:
+    """One chunk: one vector of rows, a part of their elements; a square of vectors at a time."""
+    rows, depth, segments, segment_step, parts = e.fields("rows depth segments segment_step parts")
+    vector, part = e.chunk // parts, e.chunk % parts
+    width = schedule.vectors * e.lanes
+    sums = e.pointer("sums").at(
+        vector // schedule.vectors * depth * width + vector % schedule.vectors * e.lanes
+    )
+    result, table = e.pointer("result").at(vector * e.lanes * depth), e.pointer("table", i64)
+    rows_left = rows - vector * e.lanes
+    pieces = (depth + (e.lanes - 1)) // e.lanes
+    with e.loop("piece", pieces * (part + 1) // parts, start=pieces * part // parts) as piece:
+        start = piece.index * e.lanes
+        length = e.smaller(depth - start, e.lanes)
+        columns = []
+        for i in range(e.lanes):
+            # columns behind the last element repeat it; they are never stored
+            place = table.at(start + e.smaller(e.int(i), length - 1)).load_int()
+            at = sums.at(place * width)
+            with e.loop("segment", segments, carry=[at, e.zero()]) as loop:
+                here, total = loop.carried
+                loop.carry([here.at(segment_step), total + here.load(e.lanes)])
+            columns.append(loop.result[1])
+        inside = e.mask(length, e.lanes)
+        for i, row in enumerate(transpose(e, columns)):
+            with e.when(e.int(i) < rows_left):
+                result.at(depth * i + start).store_masked(row, inside)

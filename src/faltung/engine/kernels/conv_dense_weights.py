@@ -1,0 +1,180 @@
+"""Planning and launching of the dense weight gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from faltung.engine import memory, team
+from faltung.engine.geometry import ConvGeometry
+from faltung.engine.kernel import Kernel, address
+from faltung.engine.kernels import conv_backward_weights, pack_weights
+from faltung.engine.kernels.conv_backward_weights import Schedule
+from faltung.engine.kernels.conv_dense import even_columns, refuse, strides_of, vectors_for, zeros_of
+from faltung.engine.kernels.conv_problem import Problem, forward_problem, panel_table, three
+from faltung.engine.kernels.microkernel import largest_tile
+from faltung.engine.kernels.pad_rows import pad_rows
+from faltung.engine.target import Target, host
+
+_SEGMENTS = 16
+_FEW_CHANNELS = 8
+
+
+def refuse_backward_weights(geometry: ConvGeometry, x: np.ndarray, gy: np.ndarray, **_: Any) -> str | None:
+    """Why the dense weight gradient does not fit, or None."""
+    return refuse(geometry, x, gy)
+
+
+def backward_weights(
+    geometry: ConvGeometry, x: np.ndarray, gy: np.ndarray, *, with_bias: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """gw in PyTorch's layout, and gb if asked for."""
+    problem = forward_problem(geometry)
+    kernel = three(geometry.kernel)
+    taps = problem.taps[0] * problem.taps[1] * problem.taps[2]
+    plan = plan_for(problem, team.get_num_threads(), host())
+    seen = plan.problem
+    gy_last = _channels_adjacent(gy)
+    if plan.wide:
+        x_strides, x_memory = _padded(x, problem, plan)
+    else:
+        x_memory = _channels_adjacent(x)
+        x_strides = strides_of(x_memory)
+    s, width = plan.schedule, plan.schedule.vectors * host().lanes
+    depth = taps * problem.channels
+    sums = memory.empty((plan.segments, problem.groups, plan.blocks, depth, width))
+    bias_sums = memory.empty((plan.segments, problem.groups, plan.blocks, width))
+    ys = strides_of(gy_last)
+    _kernel(s).launch(
+        plan.segments * problem.groups * plan.tap_groups * plan.channel_groups * plan.block_groups,
+        address(x_memory), address(gy_last), address(sums), address(bias_sums), address(zeros_of(width)),
+        problem.groups, plan.segments, plan.tap_groups, plan.channel_groups, plan.block_groups,
+        plan.pixel_blocks, -(-plan.pixel_blocks // plan.segments), plan.row_blocks, plan.rows_per_block,
+        plan.planes_per_block, problem.batch * problem.output[0], problem.output[0],
+        plan.taps_per_group, *seen.taps, seen.channels, plan.channels_per_group, plan.blocks, plan.blocks_per_group,
+        problem.out_channels, int(with_bias),
+        *seen.input, *problem.output[1:], *seen.stride, *seen.dilation, *seen.before,
+        x_strides[0], *x_strides[2:], problem.channels, ys[0], *ys[2:], problem.out_channels,
+        sums.strides[0] // 4, bias_sums.strides[0] // 4,
+    )  # fmt: skip
+    gw = memory.empty((geometry.out_channels, *geometry.weight_shape[1:]))
+    table = panel_table(problem, kernel, problem.channels)
+    for group in range(problem.groups):
+        rows = slice(group * problem.out_channels, (group + 1) * problem.out_channels)
+        pack_weights.unpack(sums[:, group], problem.out_channels, table, s.vectors, gw[rows])
+    if not with_bias:
+        return gw, None
+    total = np.add.reduce(bias_sums, axis=0)  # segments in order
+    return gw, total.reshape(problem.groups, -1)[:, : problem.out_channels].reshape(-1)
+
+
+def _channels_adjacent(a: np.ndarray) -> np.ndarray:
+    """The array itself if its channels lie together, else a channels-last copy."""
+    if a.strides[1] == 4 or a.shape[1] == 1:
+        return a
+    copied = memory.empty_channels_last(a.shape)
+    copied[...] = a
+    return copied
+
+
+def _padded(x: np.ndarray, problem: Problem, plan: Plan) -> tuple[tuple[int, ...], np.ndarray]:
+    """x with the zeros of its rows, and its strides (n, c, d, h, w)."""
+    width = (problem.output[2] - 1) * problem.stride[2] + problem.taps[2]
+    sizes = (problem.batch, *problem.input)
+    padded = pad_rows(x, strides_of(x), sizes, problem.before[2], width)
+    n, d, h, w, c = (stride // 4 for stride in padded.strides)
+    return (n, c, d, h, w), padded
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A schedule with the numbers that go with it."""
+
+    schedule: Schedule
+    problem: Problem  # as the kernel sees it
+    wide: bool  # the taps of a row and their channels are one run
+    segments: int
+    pixel_blocks: int
+    row_blocks: int
+    rows_per_block: int
+    planes_per_block: int
+    tap_groups: int
+    taps_per_group: int
+    channel_groups: int
+    channels_per_group: int
+    blocks: int
+    block_groups: int
+    blocks_per_group: int
+
+
+@lru_cache(maxsize=1024)
+def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
+    """Tile, pixel blocks and chunks. Only what adds no sums may depend on the number of threads."""
+    lanes = target.lanes
+    wide = (
+        problem.groups == 1 and problem.channels < _FEW_CHANNELS and problem.taps[2] > 1 and problem.dilation[2] == 1
+    )
+    seen = problem
+    if wide:
+        width = (problem.output[2] - 1) * problem.stride[2] + problem.taps[2]
+        seen = replace(
+            problem,
+            channels=problem.channels * problem.taps[2],
+            taps=(*problem.taps[:2], 1),
+            input=(*problem.input[:2], width),
+            before=(*problem.before[:2], 0),
+        )
+    needed = -(-problem.out_channels // lanes)
+    vectors = vectors_for(needed)
+    blocks = -(-needed // vectors)
+    taps = seen.taps[0] * seen.taps[1] * seen.taps[2]
+    planes = problem.batch * problem.output[0]
+    pixels = max(1, target.l1_bytes // 2 // (vectors * lanes * 4))
+    rows = max(1, min(problem.output[1], pixels // problem.output[2]))
+    planes_per_block = max(1, pixels // (problem.output[1] * problem.output[2])) if rows == problem.output[1] else 1
+    row_blocks = -(-problem.output[1] // rows)
+    pixel_blocks = -(-planes // planes_per_block) * row_blocks
+    sums = problem.groups * blocks * vectors * lanes * taps * seen.channels
+    data = planes * problem.output[1] * problem.output[2] * problem.groups * (problem.channels + problem.out_channels)
+    segments = max(1, min(_SEGMENTS, pixel_blocks // 4)) if data >= _SEGMENTS * sums else 1
+    channel_groups, tap_groups, block_groups = _split(problem.groups * segments, blocks, seen.channels, taps, threads)
+    channels_per_group = -(-seen.channels // channel_groups)
+    tile = even_columns(channels_per_group, min(largest_tile(target, vectors), 14))
+    last = seen.channels - (-(-seen.channels // channels_per_group) - 1) * channels_per_group
+    if last != channels_per_group:
+        tile = _tile_for_both(channels_per_group, last, tile)
+    return Plan(
+        Schedule(
+            tile, vectors, bool(channels_per_group % tile or last % tile), needed % vectors,
+            problem.out_channels % lanes != 0,
+        ),
+        seen, wide, segments, pixel_blocks, row_blocks, rows, planes_per_block,
+        tap_groups, -(-taps // tap_groups), -(-seen.channels // channels_per_group), channels_per_group,
+        blocks, block_groups, -(-blocks // block_groups),
+    )  # fmt: skip
+
+
+def _split(chunks: int, blocks: int, channels: int, taps: int, threads: int) -> tuple[int, int, int]:
+    """(channel groups, tap groups, block groups): enough chunks for every thread, channel blocks split first."""
+    wanted = 8 * threads
+    block_groups = min(blocks, max(1, wanted // chunks))
+    chunks *= block_groups
+    channel_groups = 1
+    while chunks * channel_groups < wanted and channels // (channel_groups * 2) >= 12:
+        channel_groups *= 2
+    chunks *= channel_groups
+    tap_groups = taps if chunks < wanted // 2 else 1
+    return channel_groups, tap_groups, block_groups
+
+
+def _tile_for_both(one: int, other: int, most: int) -> int:
+    """The largest tile that, with tiles one narrower, makes up both counts."""
+    return next(t for t in range(most, 0, -1) if even_columns(one, t) == t and even_columns(other, t) == t)
+
+
+@lru_cache(maxsize=64)
+def _kernel(schedule: Schedule) -> Kernel:
+    return Kernel("conv_backward_weights", conv_backward_weights.FIELDS, schedule, conv_backward_weights.emit)
