@@ -1,7 +1,7 @@
 """Canonical sizes of convolutions and poolings.
 
-After `ConvGeometry.of(...)` nobody sees `3` versus `(3, 3)` versus `"same"`: kernels, caches, error messages, test ids and
-benchmarks all speak these two frozen records. They check nothing; the functional floor has checked.
+After `ConvGeometry.of(...)` nobody sees `3` versus `(3, 3)` versus `"same"`: kernels, caches, error messages, test ids
+and benchmarks all speak these two frozen records. They check nothing; the functional floor has checked.
 
 Letters: N batch, C channels, I / O in and out channels, G groups, D the number of spatial dimensions (1 to 3).
 """
@@ -49,7 +49,7 @@ def conv_output_size(size: int, kernel: int, stride: int, dilation: int, padding
 
 
 def pool_output_size(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int], ceil: bool) -> int:
-    """As `conv_output_size`; with `ceil` a last, cut-off window counts if it starts inside the input or left padding."""
+    """As `conv_output_size`; with `ceil` a last, cut-off window counts if it starts before the right padding."""
     span = size + padding[0] + padding[1] - dilation * (kernel - 1) - 1
     output = -(-span // stride) + 1 if ceil else span // stride + 1
     if ceil and (output - 1) * stride >= size + padding[0]:
@@ -61,8 +61,8 @@ def pool_output_size(size: int, kernel: int, stride: int, dilation: int, padding
 class ConvGeometry:
     """Sizes of one convolution: x (N, I, *input), w (O, I/G, *kernel) -> y (N, O, *output).
 
-    `output` is a fact, not a formula: the mirrored geometry of a transposed convolution may ask for fewer positions than
-    would fit. Input samples that no position reaches have gradient zero.
+    `output` is a fact, not a formula: the mirrored geometry of a transposed convolution may ask for fewer positions
+    than would fit. Input samples that no position reaches have gradient zero.
     """
 
     batch: int
@@ -86,7 +86,7 @@ class ConvGeometry:
         dilation: int | Ints = 1,
         groups: int = 1,
     ) -> ConvGeometry:
-        """From shapes (N, I, *input) and (O, I/G, *kernel). `padding`: "same", "valid", integers or (before, after) pairs."""
+        """From the shapes of x and w. `padding`: "same", "valid", integers or (before, after) pairs."""
         return _conv_geometry(input_shape, weight_shape, stride, padding, dilation, groups)
 
     @classmethod
@@ -100,7 +100,7 @@ class ConvGeometry:
         groups: int = 1,
         dilation: int | Ints = 1,
     ) -> ConvGeometry:
-        """The convolution whose data gradient is the transposed convolution of x (N, I, *input) with w (I, O/G, *kernel).
+        """The convolution whose data gradient is the transposed convolution of x (N, I, *sizes), w (I, O/G, *kernel).
 
         Its `input` is the transposed convolution's output, and the other way round.
         """

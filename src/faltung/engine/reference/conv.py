@@ -15,6 +15,7 @@ Letters: N batch, P output positions of a slab of the batch, G groups, I / O cha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ def _taps(geometry: ConvGeometry) -> Iterator[tuple[tuple[int, ...], tuple[slice
 
 def _slabs(geometry: ConvGeometry) -> Iterator[slice]:
     """Slices of the batch whose largest buffer stays near `_SLAB_ELEMENTS`."""
-    image = max(_padded_elements(geometry), int(np.prod(geometry.output)) * geometry.out_channels, 1)
+    image = max(_padded_elements(geometry), prod(geometry.output) * geometry.out_channels, 1)
     step = max(1, _SLAB_ELEMENTS // image)
     for start in range(0, geometry.batch, step):
         yield slice(start, min(start + step, geometry.batch))
@@ -41,13 +42,15 @@ def _slabs(geometry: ConvGeometry) -> Iterator[slice]:
 
 def _padded_elements(geometry: ConvGeometry) -> int:
     sizes = [size + before + after for size, (before, after) in zip(geometry.input, geometry.padding, strict=True)]
-    return int(np.prod(sizes)) * geometry.in_channels
+    return prod(sizes) * geometry.in_channels
 
 
 def _grouped(values: np.ndarray, groups: int) -> np.ndarray:
     """(n, *spatial, C) -> (G, P, C/G)."""
-    flat = values.reshape(-1, values.shape[-1])
-    return flat[None] if groups == 1 else flat.reshape(len(flat), groups, -1).transpose(1, 0, 2)
+    positions, channels = prod(values.shape[:-1]), values.shape[-1]
+    if groups == 1:
+        return values.reshape(1, positions, channels)
+    return values.reshape(positions, groups, channels // groups).transpose(1, 0, 2)
 
 
 def _ungrouped(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -72,7 +75,7 @@ def forward(
     """y[n, o, p] = bias[o] + sum over i, tap of x[n, i, p * stride + tap * dilation - padding] * w[o, i, tap]."""
     g = geometry
     y = layout.empty(g.output_shape, x.dtype)
-    panels = w.reshape(g.groups, g.out_channels // g.groups, -1, *g.kernel)  # (G, o, i, *k)
+    panels = w.reshape(g.groups, g.out_channels // g.groups, g.in_channels // g.groups, *g.kernel)  # (G, o, i, *k)
     for slab in _slabs(g):
         padded = layout.padded_last(x[slab], g.padding)
         shape = (len(padded), *g.output, g.out_channels)
@@ -93,7 +96,7 @@ def backward_data(
     """gx: every output position hands its gradient, times the weights, back to the samples it met."""
     g = geometry
     gx = layout.empty(g.input_shape, gy.dtype)
-    panels = w.reshape(g.groups, g.out_channels // g.groups, -1, *g.kernel)  # (G, o, i, *k)
+    panels = w.reshape(g.groups, g.out_channels // g.groups, g.in_channels // g.groups, *g.kernel)  # (G, o, i, *k)
     sizes = tuple(size + before + after for size, (before, after) in zip(g.input, g.padding, strict=True))
     for slab in _slabs(g):
         grad = layout.to_last(gy[slab])
@@ -122,7 +125,7 @@ def backward_weights(
         for tap, index in _taps(g):
             gw[tap] += np.matmul(rows, _grouped(padded[index], g.groups))
         if gb is not None:
-            flat = grad.reshape(-1, g.out_channels)
+            flat = grad.reshape(prod(grad.shape[:-1]), g.out_channels)
             gb += np.ones(len(flat), gy.dtype) @ flat  # as a product: NumPy would add the rows one after the other
     ndim = g.ndim
     logical = gw.transpose(ndim, ndim + 1, ndim + 2, *range(ndim)).reshape(g.weight_shape)

@@ -54,7 +54,7 @@ def _isnan(values: np.ndarray) -> np.ndarray:
 
 
 def _first_indices(geometry: PoolGeometry) -> np.ndarray:
-    """(*output): plane index of the first real sample of every window; the answer where nothing beats the start value."""
+    """(*output): plane index of the first real sample of every window: the answer where all are as low as can be."""
     total = np.zeros((), np.int64)
     for d in range(geometry.ndim):
         start = np.arange(geometry.output[d]) * geometry.stride[d] - geometry.padding[d][0]
@@ -194,7 +194,7 @@ def adaptive_windows(size: int, output: int) -> list[slice]:
 
 @reference
 def adaptive_avg_forward(x: np.ndarray, output: Ints) -> np.ndarray:
-    """Means over adaptive windows, one dimension after the other (all windows of a dimension weigh their samples alike)."""
+    """Means over adaptive windows, one dimension after the other: a mean of means, as every window is a box."""
     values = layout.to_last(x)
     for axis, (size, count) in enumerate(zip(x.shape[2:], output, strict=True), start=1):
         moved = np.moveaxis(values, axis, 0)
@@ -229,7 +229,7 @@ def adaptive_max_forward(x: np.ndarray, output: Ints) -> tuple[np.ndarray, np.nd
     windows = [adaptive_windows(size, count) for size, count in zip(sizes, output, strict=True)]
     for position in np.ndindex(*output):
         box = tuple(windows[d][i] for d, i in enumerate(position))
-        samples = last[(slice(None), *box)].reshape(n, -1, c)
+        samples = last[(slice(None), *box)].reshape(n, plane[box].size, c)
         best = samples.argmax(axis=1)  # NaN counts as largest
         y[(slice(None), *position)] = np.take_along_axis(samples, best[:, None], axis=1)[:, 0]
         where[(slice(None), *position)] = plane[box].reshape(-1)[best]
@@ -237,7 +237,7 @@ def adaptive_max_forward(x: np.ndarray, output: Ints) -> tuple[np.ndarray, np.nd
 
 
 def _fractional_starts(samples: np.ndarray, size: int, kernel: int, output: int) -> np.ndarray:
-    """(N * C, output): first sample of every window, steps of `alpha` rounded down after a random shift; the last is flush."""
+    """(N * C, output): first sample of every window: even steps, shifted at random, rounded down; the last is flush."""
     if output == 1:
         return np.full((len(samples), 1), size - kernel)
     alpha = samples.dtype.type((size - kernel) / samples.dtype.type(output - 1))

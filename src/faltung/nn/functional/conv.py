@@ -1,7 +1,7 @@
 """Convolutions: PyTorch's signatures, and errors that say what to do.
 
-`_plan` checks and canonicalises once per combination of shapes and arguments; a call that was seen before costs one look
-into its cache.
+`_plan` checks and canonicalises once per combination of shapes and arguments; a call that was seen before costs one
+look into its cache.
 
 Letters: N batch, I / O in and out channels, L / H / W / D spatial sizes, G groups.
 """
@@ -44,7 +44,8 @@ def conv1d(
     """1-d convolution (cross-correlation, as everywhere in deep learning). Module twin: `nn.Conv1d`.
 
     Shapes: input (N, I, L) or (I, L), weight (O, I/groups, k), bias (O,) -> (N, O, L') or (O, L') with
-    L' = (L + 2 padding - dilation (k - 1) - 1) // stride + 1. `padding` may be "valid" (none) or "same" (L' = L, stride 1).
+    L' = (L + 2 padding - dilation (k - 1) - 1) // stride + 1. `padding` may be "valid" (none) or "same" (L' = L, for
+    stride 1).
     Raises RuntimeError for shapes, dtypes or values that do not fit, TypeError for arguments of the wrong type.
     """
     return _conv("conv1d", 1, input, weight, bias, stride, padding, dilation, groups)
@@ -75,7 +76,7 @@ def conv3d(
     dilation: IntOrInts = 1,
     groups: int = 1,
 ) -> Tensor:
-    """3-d convolution: input (N, I, D, H, W) or unbatched, weight (O, I/groups, kD, kH, kW). Module twin: `nn.Conv3d`."""
+    """3-d convolution: input (N, I, D, H, W) or unbatched, weight (O, I/groups, kD, kH, kW). As `conv1d`."""
     return _conv("conv3d", 3, input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -92,8 +93,8 @@ def conv_transpose1d(
     """1-d transposed convolution: what the gradient of `conv1d` does to its input. Module twin: `nn.ConvTranspose1d`.
 
     Shapes: input (N, I, L) or (I, L), weight (I, O/groups, k), bias (O,) -> (N, O, L') or (O, L') with
-    L' = (L - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1. `output_padding` picks one of the sizes that a
-    strided convolution maps to the same L; it adds no values. Note the argument order: groups stands before dilation.
+    L' = (L - 1) stride - 2 padding + dilation (k - 1) + output_padding + 1. `output_padding` picks one of the sizes
+    that a strided convolution maps to the same L; it adds no values. Mind the order: groups stands before dilation.
     """
     args = (stride, padding, output_padding, groups, dilation)
     return _conv_transpose("conv_transpose1d", 1, input, weight, bias, *args)
@@ -109,7 +110,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: IntOrInts = 1,
 ) -> Tensor:
-    """2-d transposed convolution: input (N, I, H, W), weight (I, O/groups, kH, kW). As `conv_transpose1d`, per dimension."""
+    """2-d transposed convolution: input (N, I, H, W), weight (I, O/groups, kH, kW). As `conv_transpose1d`."""
     args = (stride, padding, output_padding, groups, dilation)
     return _conv_transpose("conv_transpose2d", 2, input, weight, bias, *args)
 
@@ -301,8 +302,10 @@ def _check_channels(where: str, ndim: int, x: Shape, w: Shape, groups: int, chan
     at = len(x) - ndim - 1
     if x[at] == channels:
         return
-    got = f"weight {shape_text(w)} with groups={groups} needs an input with {channels} channels, got input {shape_text(x)}"
-    raise RuntimeError(message(where, got, _channels_hint(where, ndim, x, w, groups, channels)))
+    need = f"weight {shape_text(w)} with groups={groups} needs an input with {channels} channels"
+    raise RuntimeError(
+        message(where, f"{need}, got input {shape_text(x)}", _channels_hint(where, ndim, x, w, groups, channels))
+    )
 
 
 def _channels_hint(where: str, ndim: int, x: Shape, w: Shape, groups: int, channels: int) -> str | None:

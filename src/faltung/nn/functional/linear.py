@@ -42,8 +42,9 @@ def _unusual_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     """The way of every error, of 1-d weights and of biases that broadcast."""
     check_tensors("linear", optional=("bias",), input=input, weight=weight, bias=bias)
     if input.dim() == 0 or weight.dim() not in (1, 2):
-        got = f"input must be (*, in_features) and weight (out_features, in_features), got input {shape_text(input.shape)} "
-        raise RuntimeError(message("linear", got + f"and weight {shape_text(weight.shape)}"))
+        want = "input must be (*, in_features) and weight (out_features, in_features)"
+        got = f"got input {shape_text(input.shape)} and weight {shape_text(weight.shape)}"
+        raise RuntimeError(message("linear", f"{want}, {got}"))
     if input.shape[-1] != weight.shape[-1]:
         raise RuntimeError(message("linear", _mismatch(input, weight), _mismatch_hint(input, weight)))
     check_same_dtype("linear", input=input, weight=weight, bias=bias)
@@ -60,8 +61,8 @@ def _unusual_linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tenso
     if bias is None or bias.shape == result[-1:]:
         return affine(input, weight, bias)
     if not _broadcasts(bias.shape, result):
-        got = f"weight {shape_text(weight.shape)} needs a bias of shape ({result[-1]},), got bias {shape_text(bias.shape)}"
-        raise RuntimeError(message("linear", got))
+        need = f"weight {shape_text(weight.shape)} needs a bias of shape ({result[-1]},)"
+        raise RuntimeError(message("linear", f"{need}, got bias {shape_text(bias.shape)}"))
     return affine(input, weight, None) + bias
 
 
@@ -99,7 +100,7 @@ def _mismatch_hint(input: Tensor, weight: Tensor) -> str | None:
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """y[m] = sum over i, j of input1[i] weight[m, i, j] input2[j], plus bias. Module twin: `nn.Bilinear`.
 
-    Shapes: input1 (*B, I), input2 (*B, J), weight (M, I, J), bias (M,) -> (*B, M). Raises RuntimeError where they don't fit.
+    Shapes: input1 (*B, I), input2 (*B, J), weight (M, I, J), bias (M,) -> (*B, M). Raises RuntimeError for others.
     """
     check_tensors("bilinear", optional=("bias",), input1=input1, input2=input2, weight=weight, bias=bias)
     shapes = f"input1 {shape_text(input1.shape)}, input2 {shape_text(input2.shape)}, weight {shape_text(weight.shape)}"

@@ -14,9 +14,9 @@ Pairs = tuple[tuple[int, int], ...]
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Pad (or, with negative amounts, cut) trailing dimensions. Module twins: `nn.ZeroPad2d`, `nn.ReflectionPad2d`, ...
 
-    `pad` is (before, after) of the last dimension, then of the one before it, and so on. Modes: "constant" (any rank, filled
-    with `value`, 0 by default), "reflect" (mirror without the edge), "replicate" (repeat the edge) and "circular"; these
-    three pad the last 1, 2 or 3 dimensions of (N, C, ...) or (C, ...).
+    `pad` is (before, after) of the last dimension, then of the one before it, and so on. Modes: "constant" (any rank,
+    filled with `value`, 0 by default), "reflect" (mirror without the edge), "replicate" (repeat the edge) and
+    "circular"; these three pad the last 1, 2 or 3 dimensions of (N, C, ...) or (C, ...).
     Raises RuntimeError for amounts that do not fit, NotImplementedError for ranks or modes that do not exist.
     """
     check_tensor("pad", "input", input)
@@ -80,5 +80,5 @@ def _check_framed(input: Tensor, amounts: Sequence[int], pads: Pairs, mode: str)
         size, (before, after) = shape[d], pads[d]
         limit = size - 1 if mode == "reflect" else size
         if mode != "replicate" and max(before, after) > limit:
-            got = f"mode={mode!r} can pad dimension {d} of input {shape_text(shape)} by at most {limit}, got {(before, after)}"
-            raise RuntimeError(message("pad", got))
+            can = f"mode={mode!r} can pad dimension {d} of input {shape_text(shape)} by at most {limit}"
+            raise RuntimeError(message("pad", f"{can}, got {(before, after)}"))

@@ -1,7 +1,7 @@
 """Pooling: PyTorch's signatures, and errors that say what to do.
 
-Shapes throughout: input (N, C, *spatial) or unbatched (C, *spatial), the result likewise. `stride=None` means the kernel
-size. Functions with `return_indices` then return (values, indices); an index counts the samples of one plane.
+Shapes throughout: input (N, C, *spatial) or unbatched (C, *spatial), the result likewise. `stride=None` means the
+kernel size. Functions with `return_indices` then return (values, indices); an index counts the samples of one plane.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from faltung.nn.functional._pool_plan import (
     worst_index,
 )
 from faltung.ops import pool as ops
+from faltung.ops.random import rand
 from faltung.tensor import Tensor
 
 Pooled = Tensor | tuple[Tensor, Tensor]
@@ -43,8 +44,8 @@ def max_pool1d(
 ) -> Pooled:
     """Largest sample of each window of (N, C, L). Module twin: `nn.MaxPool1d`.
 
-    L' = (L + 2 padding - dilation (kernel_size - 1) - 1) / stride + 1, rounded down, or up with `ceil_mode`. Padding never
-    wins. Raises RuntimeError for sizes that do not fit, TypeError for arguments of the wrong type.
+    L' = (L + 2 padding - dilation (kernel_size - 1) - 1) / stride + 1, rounded down, or up with `ceil_mode`. Padding
+    never wins. Raises RuntimeError for sizes that do not fit, TypeError for arguments of the wrong type.
     """
     return _max_pool("max_pool1d", 1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
@@ -58,7 +59,7 @@ def max_pool2d(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Pooled:
-    """Largest sample of each window of (N, C, H, W). Module twin: `nn.MaxPool2d`. Sizes and errors as in `max_pool1d`."""
+    """Largest sample of each window of (N, C, H, W). Module twin: `nn.MaxPool2d`. As `max_pool1d`, per dimension."""
     return _max_pool("max_pool2d", 2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -220,7 +221,7 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
 
 
 def adaptive_avg_pool3d(input: Tensor, output_size: Any) -> Tensor:
-    """Mean over windows as even as possible: (N, C, D, H, W) -> (N, C, *output_size). Module twin: `nn.AdaptiveAvgPool3d`."""
+    """Mean over windows as even as possible: (N, C, D, H, W) -> (N, C, *output_size). As `adaptive_avg_pool2d`."""
     return _adaptive_avg_pool("adaptive_avg_pool3d", 3, input, output_size)
 
 
@@ -335,7 +336,8 @@ def fractional_max_pool2d(
 ) -> Pooled:
     """Max pooling over pseudo-random windows of (N, C, H, W) (Graham 2014). Module twin: `nn.FractionalMaxPool2d`.
 
-    Give `output_size`, or `output_ratio` in (0, 1) of the input's. `_random_samples` (N, C, 2) in [0, 1) fixes the windows.
+    Give `output_size`, or `output_ratio` in (0, 1) of the input's. `_random_samples` (N, C, 2) in [0, 1) fixes the
+    windows.
     """
     return _fractional(
         "fractional_max_pool2d", 2, input, kernel_size, output_size, output_ratio, return_indices, _random_samples
@@ -350,7 +352,7 @@ def fractional_max_pool3d(
     return_indices: bool = False,
     _random_samples: Tensor | None = None,
 ) -> Pooled:
-    """Max pooling over pseudo-random windows of (N, C, D, H, W); `_random_samples` (N, C, 3). As `fractional_max_pool2d`."""
+    """Max pooling over pseudo-random windows of (N, C, D, H, W); `_random_samples` (N, C, 3). As in 2-d."""
     return _fractional(
         "fractional_max_pool3d", 3, input, kernel_size, output_size, output_ratio, return_indices, _random_samples
     )
@@ -390,8 +392,6 @@ def _fractional(
     with_indices: bool,
     samples: Tensor | None,
 ) -> Pooled:
-    from faltung.ops.random import rand
-
     checks.check_tensor(where, "input", input)
     if output_size is None and output_ratio is None:
         raise ValueError(message(where, "needs output_size or output_ratio"))

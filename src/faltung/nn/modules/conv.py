@@ -197,8 +197,8 @@ class _ConvForward(_ConvNd):
 class Conv1d(_ConvForward):
     """1-d convolution of (N, C, L) or (C, L). Functional twin: `faltung.nn.functional.conv1d`.
 
-    Args: channels in and out; `kernel_size`, `stride`, `padding` (integers, "same" or "valid"), `dilation`; `groups`, into
-    which both channel counts divide; `bias`; `padding_mode` "zeros", "reflect", "replicate" or "circular".
+    Args: channels in and out; `kernel_size`, `stride`, `padding` (integers, "same" or "valid"), `dilation`; `groups`,
+    into which both channel counts divide; `bias`; `padding_mode` "zeros", "reflect", "replicate" or "circular".
     Raises ValueError for groups that do not divide and for unknown paddings.
     """
 
@@ -294,7 +294,7 @@ class _ConvTransposeNd(_ConvNd):
             return self.output_padding
         n, where = self.spatial_dims, type(self).__name__
         wanted = tuple(output_size)
-        if len(wanted) == n + 2 or len(wanted) == input.dim() and input.dim() == n + 1:
+        if len(wanted) == n + 2 or (len(wanted) == input.dim() and input.dim() == n + 1):
             wanted = wanted[-n:]
         if len(wanted) != n:
             got = f"for {input.dim()}-d input, output_size must have {n} or {n + 2} elements, got {len(wanted)}"
@@ -373,7 +373,7 @@ class _LazyConv(LazyModuleMixin, _ConvNd):
             super().reset_parameters()
 
     def initialize_parameters(self, input: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Takes `in_channels` from `input`. Raises RuntimeError for a wrong rank, ValueError where groups don't divide."""
+        """Takes `in_channels` from `input`. RuntimeError for a wrong rank, ValueError where groups do not divide it."""
         if not self.has_uninitialized_params():
             return
         n, where = self.spatial_dims, type(self).__name__

@@ -1,4 +1,4 @@
-"""Pooling layers. Inputs are (N, C, *spatial) or (C, *spatial); functional twins have the same name in small letters."""
+"""Pooling layers over (N, C, *spatial) or (C, *spatial); functional twins bear the same names in small letters."""
 
 from __future__ import annotations
 
