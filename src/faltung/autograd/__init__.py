@@ -1,0 +1,29 @@
+"""Differentiation: the tape, its modes, and tools around it."""
+
+from __future__ import annotations
+
+from faltung.autograd import modes
+from faltung.autograd.graph import Node, Op
+from faltung.autograd.interface import backward, grad
+from faltung.autograd.modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+
+__all__ = [
+    "Node",
+    "Op",
+    "backward",
+    "enable_grad",
+    "grad",
+    "inference_mode",
+    "is_grad_enabled",
+    "is_inference_mode_enabled",
+    "modes",
+    "no_grad",
+    "set_grad_enabled",
+]

@@ -1,0 +1,554 @@
+"""Elementwise arithmetic with two operands. Shapes broadcast; types promote by PyTorch's rules.
+
+Gradients are returned in the broadcast shape: the tape sums them back to the shape of each input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from faltung import dtypes
+from faltung.autograd.graph import Op
+from faltung.dtypes import BOOL, COMPLEX, FLOATING, INTEGER, can_cast, result_type
+from faltung.ops.apply import apply, apply_inplace
+from faltung.ops.promotion import as_float, as_number, as_operand, cast, is_number, number, operands
+from faltung.tensor import Tensor
+
+
+def conj(t: Tensor) -> Tensor:
+    """The conjugate of a complex tensor; a real tensor itself."""
+    found: Tensor = t.conj() if t._data.dtype.kind == "c" else t
+    return found
+
+
+class Binary(Op):
+    """Base of operations with two operands: names broadcast errors, and writes in place where shapes allow."""
+
+    ufunc: Any
+
+    @classmethod
+    def broadcast_error(cls, x: Any, y: Any) -> RuntimeError:
+        """The error for two shapes that don't broadcast."""
+        pairs = zip(reversed(x.shape), reversed(y.shape))
+        back = next((i for i, (a, b) in enumerate(pairs) if a != b and 1 not in (a, b)), 0)
+        dim = max(x.ndim, y.ndim) - 1 - back
+        return RuntimeError(
+            f"{cls.name}: The size of tensor a ({x.shape[-1 - back]}) must match the size of tensor b ({y.shape[-1 - back]}) "
+            f"at non-singleton dimension {dim}, got shapes {list(x.shape)} and {list(y.shape)}. "
+            "Sizes must be equal or 1, counted from the last dimension."
+        )
+
+    @classmethod
+    def compute(cls, x: Any, y: Any) -> Any:
+        """The NumPy function, with PyTorch's error where shapes don't broadcast."""
+        try:
+            return cls.ufunc(x, y)
+        except ValueError:
+            raise cls.broadcast_error(x, y) from None
+
+    @classmethod
+    def inplace(cls, ctx: Any, x: Any, y: Any) -> None:
+        if y.shape == x.shape or not y.ndim:
+            cls.ufunc(x, y, out=x, casting="unsafe")
+            return
+        try:
+            found = cls.ufunc(x, y)
+        except ValueError:
+            raise cls.broadcast_error(x, y) from None
+        if found.shape != x.shape:
+            raise RuntimeError(
+                f"{cls.name}_: output with shape {list(x.shape)} doesn't match the broadcast shape {list(found.shape)}. "
+                "An in-place operation can't grow its tensor: use the out-of-place form."
+            )
+        np.copyto(x, found, casting="unsafe")
+
+
+class Add(Binary):
+    """x + y."""
+
+    name = "add"
+    ufunc = np.add
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        try:
+            return np.add(x, y)
+        except ValueError:
+            raise cls.broadcast_error(x, y) from None
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad, grad
+
+
+class Sub(Binary):
+    """x - y."""
+
+    name = "sub"
+    ufunc = np.subtract
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        return cls.compute(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad, -grad if ctx.needs_input_grad[1] else None
+
+
+class Mul(Binary):
+    """x * y."""
+
+    name = "mul"
+    ufunc = np.multiply
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        keep_for_other(ctx)
+        return cls.compute(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, y = saved_for_other(ctx)
+        return (None if y is None else grad * conj(y)), (None if x is None else grad * conj(x))
+
+
+def keep_for_other(ctx: Any) -> None:
+    """Save each of two inputs only if the other one's gradient needs it."""
+    first, second = ctx.needs_input_grad
+    if first and second:
+        ctx.save_inputs(0, 1)
+    elif first:
+        ctx.save_inputs(1)
+    elif second:
+        ctx.save_inputs(0)
+
+
+def saved_for_other(ctx: Any) -> tuple[Any, Any]:
+    """What `keep_for_other` saved: (x or None, y or None)."""
+    first, second = ctx.needs_input_grad
+    saved = ctx.saved
+    if first and second:
+        return saved
+    return (None, saved[0]) if first else (saved[0], None)
+
+
+class Div(Binary):
+    """x / y, of floating or complex type."""
+
+    name = "div"
+    ufunc = np.true_divide
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        if ctx.needs_input_grad[1]:
+            ctx.save_inputs(0, 1)
+        else:
+            ctx.save_inputs(1)
+        return cls.compute(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        needs_x, needs_y = ctx.needs_input_grad
+        y = conj(ctx.saved[-1])
+        gx = grad / y if needs_x or needs_y else None
+        gy = -gx * conj(ctx.saved[0]) / y if needs_y and gx is not None else None
+        return (gx if needs_x else None), gy
+
+
+class FloorDivide(Binary):
+    """The quotient rounded down; no gradient."""
+
+    name = "floor_divide"
+    ufunc = np.floor_divide
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        refuse_integer_zero(x, y)
+        return cls.compute(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return None, None
+
+
+class TruncDivide(Binary):
+    """The quotient rounded towards zero; no gradient."""
+
+    name = "div_trunc"
+
+    @staticmethod
+    def ufunc(x: Any, y: Any, **options: Any) -> Any:  # type: ignore[override]  # like a NumPy function
+        if x.dtype.kind in "fc":
+            return np.trunc(np.true_divide(x, y), **options)
+        quotient = np.floor_divide(x, y)
+        quotient = quotient + ((np.remainder(x, y) != 0) & ((x < 0) != (y < 0)))
+        return np.positive(quotient.astype(x.dtype, copy=False), **options)
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        refuse_integer_zero(x, y)
+        return cls.compute(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return None, None
+
+
+def refuse_integer_zero(x: Any, y: Any) -> None:
+    """RuntimeError for an integer division by zero."""
+    if x.dtype.kind in "iub" and y.dtype.kind in "iub" and not np.all(y):
+        raise RuntimeError("ZeroDivisionError: integer division by zero. Divide floating point tensors to get inf or nan.")
+
+
+class Remainder(Binary):
+    """x - y * floor(x / y): the sign of y."""
+
+    name = "remainder"
+    ufunc = np.remainder
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        refuse_integer_zero(x, y)
+        if ctx.needs_input_grad[1]:
+            ctx.save_inputs(0, 1)
+        return cls.compute(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        if not ctx.needs_input_grad[1]:
+            return grad, None
+        x, y = ctx.saved
+        return grad, -grad * div(x, y, rounding_mode="floor")
+
+
+class Fmod(Binary):
+    """x - y * trunc(x / y): the sign of x."""
+
+    name = "fmod"
+    ufunc = np.fmod
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        refuse_integer_zero(x, y)
+        if ctx.needs_input_grad[1]:
+            ctx.save_inputs(0, 1)
+        return cls.compute(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        if not ctx.needs_input_grad[1]:
+            return grad, None
+        x, y = ctx.saved
+        return grad, -grad * div(x, y, rounding_mode="trunc")
+
+
+def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input + alpha * other."""
+    x, y = operands("add", input, other)
+    if alpha != 1:
+        y = _scaled("add", y, alpha)
+    found: Tensor = apply(Add, x, y)
+    return found
+
+
+def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input - alpha * other."""
+    x, y = operands("sub", input, other)
+    _refuse_bool("sub", input, other)
+    if alpha != 1:
+        y = _scaled("sub", y, alpha)
+    found: Tensor = apply(Sub, x, y)
+    return found
+
+
+def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """other - alpha * input."""
+    return sub(as_operand("rsub", other, input), input, alpha=alpha)
+
+
+def _refuse_bool(where: str, *values: Any) -> None:
+    if any(isinstance(v, Tensor) and v._data.dtype.kind == "b" for v in values) and all(
+        (v._data.dtype.kind == "b") if isinstance(v, Tensor) else isinstance(v, bool) for v in values
+    ):
+        raise RuntimeError(
+            f"{where}: Subtraction, the `-` operator, with a bool tensor is not supported. "
+            "Use `~` or logical_not() to invert a mask, or `^` or logical_xor() to compare two."
+        )
+
+
+def _scaled(where: str, y: Tensor, alpha: Any) -> Tensor:
+    kind = dtypes.scalar_dtype(alpha).kind
+    if kind == BOOL and y.dtype.kind != BOOL:
+        raise RuntimeError(f"{where}: Boolean alpha only supported for Boolean results.")
+    if kind > y.dtype.kind or (kind == FLOATING and y.dtype.kind <= INTEGER):
+        raise RuntimeError(
+            f"{where}: For integral input tensors, argument alpha must not be a floating point number, got alpha={alpha}."
+        )
+    return mul(y, alpha)
+
+
+def mul(input: Any, other: Any) -> Tensor:
+    """input * other."""
+    x, y = operands("mul", input, other)
+    found: Tensor = apply(Mul, x, y)
+    return found
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """input / other, in floating point; rounding_mode 'floor' or 'trunc' rounds and keeps integers integers."""
+    x, y = operands("div", input, other)
+    if rounding_mode is None:
+        found: Tensor = apply(Div, as_float(x), as_float(y))
+    elif rounding_mode == "floor":
+        found = apply(FloorDivide, x, y)
+    elif rounding_mode == "trunc":
+        found = apply(TruncDivide, x, y)
+    else:
+        raise RuntimeError(f"div: expected rounding_mode None, 'trunc' or 'floor', but found {rounding_mode!r}.")
+    return found
+
+
+def floor_divide(input: Any, other: Any) -> Tensor:
+    """The quotient rounded down."""
+    return div(input, other, rounding_mode="floor")
+
+
+def remainder(input: Any, other: Any) -> Tensor:
+    """Python's modulus: the result has the sign of `other`."""
+    x, y = operands("remainder", input, other)
+    found: Tensor = apply(Remainder, x, y)
+    return found
+
+
+def fmod(input: Any, other: Any) -> Tensor:
+    """C's modulus: the result has the sign of `input`."""
+    x, y = operands("fmod", input, other)
+    found: Tensor = apply(Fmod, x, y)
+    return found
+
+
+# --- powers
+
+
+class PowScalar(Op):
+    """x ** exponent for a number."""
+
+    name = "pow"
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, *, exponent: Any) -> Any:
+        ctx.save_inputs(0)
+        ctx.exponent = exponent
+        if exponent == 2:
+            return np.multiply(x, x)
+        if x.dtype.kind in "iub":
+            if exponent < 0:
+                raise RuntimeError("pow: Integers to negative integer powers are not allowed. Use a floating point tensor.")
+            return np.power(x, np.asarray(exponent).astype(x.dtype))
+        if exponent == 0.5:
+            return np.sqrt(x)
+        if exponent == 3:
+            return x * x * x
+        if exponent == -1:
+            return 1 / x
+        return np.power(x, np.asarray(exponent).astype(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (x,) = ctx.saved
+        exponent = ctx.exponent
+        if exponent == 0:
+            return grad * 0
+        scale = x if exponent == 2 else pow(x, exponent - 1)
+        return grad * conj(scale * exponent)
+
+
+class Pow(Binary):
+    """x ** y."""
+
+    name = "pow"
+    ufunc = np.power
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        ctx.save_inputs(0, 1)
+        ctx.save_outputs(0)
+        if x.dtype.kind == "b":  # computed as bytes, which power has
+            return cls.compute(x.astype(np.uint8), y.astype(np.uint8)).astype(bool)
+        if y.dtype.kind == "i" and (y < 0).any():
+            raise RuntimeError("pow: Integers to negative integer powers are not allowed. Use floating point tensors.")
+        return cls.compute(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, y, result = ctx.saved
+        gx = gy = None
+        if ctx.needs_input_grad[0]:
+            gx = grad * conj((y * pow(x, y - 1)).masked_fill(y == 0, 0))
+        if ctx.needs_input_grad[1]:
+            vanishes = (x == 0) & (y >= 0) if not x.is_complex() else x == 0
+            gy = grad * conj((result * x.log()).masked_fill(vanishes, 0))
+        return gx, gy
+
+
+def pow(input: Any, exponent: Any) -> Tensor:
+    """input ** exponent; each may be a number."""
+    if is_number(exponent) and isinstance(input, Tensor):
+        exponent = as_number(exponent)
+        x = cast(input, result_type(input, exponent))
+        exponent = int(exponent) if isinstance(exponent, bool) else exponent
+        found: Tensor = apply(PowScalar, x, exponent=exponent)
+        return found
+    x, y = operands("pow", input, exponent)
+    found = apply(Pow, x, y)
+    return found
+
+
+# --- extremes
+
+
+class _Extreme(Binary):
+    """Base of maximum and minimum; equal elements share the gradient."""
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        ctx.save_inputs(0, 1)
+        return cls.compute(x, y)
+
+    @classmethod
+    def first_wins(cls, x: Tensor, y: Tensor) -> Tensor:
+        """Where the result is x's element."""
+        raise NotImplementedError
+
+    @classmethod
+    def backward(cls, ctx: Any, grad: Tensor) -> Any:
+        x, y = ctx.saved
+        shared = grad.masked_fill(x != y, 0) / 2
+        wins, loses = cls.first_wins(x, y), cls.first_wins(y, x)
+        return shared + grad.masked_fill(~wins, 0), shared + grad.masked_fill(~loses, 0)
+
+
+class Maximum(_Extreme):
+    """The larger of two elements; nan where either is nan."""
+
+    name = "maximum"
+    ufunc = np.maximum
+
+    @classmethod
+    def first_wins(cls, x: Tensor, y: Tensor) -> Tensor:
+        return x > y
+
+
+class Minimum(_Extreme):
+    """The smaller of two elements; nan where either is nan."""
+
+    name = "minimum"
+    ufunc = np.minimum
+
+    @classmethod
+    def first_wins(cls, x: Tensor, y: Tensor) -> Tensor:
+        return x < y
+
+
+class Fmax(_Extreme):
+    """The larger of two elements; the other one where one is nan."""
+
+    name = "fmax"
+    ufunc = np.fmax
+
+    @classmethod
+    def backward(cls, ctx: Any, grad: Tensor) -> Any:
+        x, y = ctx.saved
+        first = (x >= y) | y.isnan()
+        return grad.masked_fill(~first, 0), grad.masked_fill(first, 0)
+
+
+class Fmin(_Extreme):
+    """The smaller of two elements; the other one where one is nan."""
+
+    name = "fmin"
+    ufunc = np.fmin
+
+    @classmethod
+    def backward(cls, ctx: Any, grad: Tensor) -> Any:
+        x, y = ctx.saved
+        first = (x <= y) | y.isnan()
+        return grad.masked_fill(~first, 0), grad.masked_fill(first, 0)
+
+
+def _real_pair(op: type[Binary], x: Any, y: Any) -> Tensor:
+    a, b = operands(op.name, x, y)
+    if a.dtype.kind == COMPLEX:
+        raise RuntimeError(f"{op.name}: not implemented for complex tensors, which have no order.")
+    found: Tensor = apply(op, a, b)
+    return found
+
+
+def maximum(input: Tensor, other: Tensor) -> Tensor:
+    """The elementwise larger; nan where either is nan."""
+    return _real_pair(Maximum, input, other)
+
+
+def minimum(input: Tensor, other: Tensor) -> Tensor:
+    """The elementwise smaller; nan where either is nan."""
+    return _real_pair(Minimum, input, other)
+
+
+def fmax(input: Tensor, other: Tensor) -> Tensor:
+    """The elementwise larger; a nan loses against a number."""
+    return _real_pair(Fmax, input, other)
+
+
+def fmin(input: Tensor, other: Tensor) -> Tensor:
+    """The elementwise smaller; a nan loses against a number."""
+    return _real_pair(Fmin, input, other)
+
+
+# --- in place
+
+
+def inplace_operand(where: str, target: Tensor, other: Any, to_float: bool = False) -> Tensor:
+    """The second operand of an in-place operation; RuntimeError if the result's type doesn't fit the target."""
+    data = target._data
+    if not isinstance(other, Tensor) and is_number(other) and data.dtype.kind == "f" and isinstance(other, int | float):
+        return number(other, data.dtype)
+    common = result_type(target, as_operand(where, other) if not is_number(other) else other)
+    if to_float and common.kind < FLOATING:
+        common = dtypes.get_default_dtype()
+    if not can_cast(common, target.dtype):
+        raise RuntimeError(
+            f"{where}: result type {common.legacy_name} can't be cast to the desired output type "
+            f"{target.dtype.legacy_name}. Convert the tensor with .to({common}) first, or use the out-of-place form."
+        )
+    return cast(other, common) if isinstance(other, Tensor) else number(other, dtypes.to_numpy_dtype(common))
+
+
+def add_(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input += alpha * other."""
+    y = inplace_operand("add_", input, other)
+    return apply_inplace(Add, input, y if alpha == 1 else _scaled("add_", y, alpha))
+
+
+def sub_(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+    """input -= alpha * other."""
+    _refuse_bool("sub_", input, other)
+    y = inplace_operand("sub_", input, other)
+    return apply_inplace(Sub, input, y if alpha == 1 else _scaled("sub_", y, alpha))
+
+
+def mul_(input: Tensor, other: Any) -> Tensor:
+    """input *= other."""
+    return apply_inplace(Mul, input, inplace_operand("mul_", input, other))
+
+
+def div_(input: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """input /= other."""
+    if rounding_mode is None:
+        return apply_inplace(Div, input, inplace_operand("div_", input, other, to_float=True))
+    if rounding_mode not in ("floor", "trunc"):
+        raise RuntimeError(f"div_: expected rounding_mode None, 'trunc' or 'floor', but found {rounding_mode!r}.")
+    op = FloorDivide if rounding_mode == "floor" else TruncDivide
+    return apply_inplace(op, input, inplace_operand("div_", input, other))

@@ -1,0 +1,266 @@
+"""Binds the functions of `faltung.ops` to Tensor as methods and operators: tables, one line per family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from faltung import dtypes
+from faltung.ops import arithmetic, compare, convert, creation, index, join, matmul, reduce, shape, unary
+from faltung.ops.promotion import is_number
+from faltung.ops.write import inplace
+from faltung.tensor import Tensor
+
+# --- methods that are the function itself
+
+_SAME: dict[Any, str] = {
+    arithmetic: "add sub rsub mul div floor_divide remainder fmod pow maximum minimum fmax fmin add_ sub_ mul_ div_",
+    compare: (
+        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
+        "bitwise_left_shift bitwise_right_shift isnan isinf isfinite isposinf isneginf isreal signbit isclose allclose equal"
+    ),
+    unary: (
+        "neg positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh "
+        "cosh asinh acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn angle"
+    ),
+    reduce: (
+        "sum nansum mean nanmean sum_to_size var std prod any all count_nonzero logsumexp"
+    ),
+    shape: (
+        "view reshape view_as reshape_as flatten ravel unflatten permute transpose t movedim unsqueeze squeeze expand "
+        "expand_as broadcast_to as_strided stride"
+    ),
+    join: (
+        "narrow split chunk tensor_split select unbind repeat tile flip fliplr flipud roll rot90"
+    ),
+    matmul: "matmul mm bmm mv dot vdot inner outer addmm addmv addr baddbmm addbmm",
+    convert: (
+        "clone contiguous is_contiguous to type_as cpu cuda copy_ fill_ zero_ numpy item tolist"
+    ),
+    creation: "new_tensor new_empty new_zeros new_ones new_full",
+    index: "index_put index_put_",
+}  # fmt: skip
+
+# --- in-place methods of functions without one of their own
+
+_INPLACE: dict[Any, str] = {
+    arithmetic: "floor_divide remainder fmod pow",
+    compare: (
+        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
+        "bitwise_left_shift bitwise_right_shift"
+    ),
+    unary: (
+        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh cosh asinh "
+        "acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn"
+    ),
+    matmul: "addmm addmv addr baddbmm addbmm",
+}
+
+# --- further names
+
+_ALIASES: dict[str, Any] = {
+    "absolute": unary.abs, "negative": unary.neg, "arcsin": unary.asin, "arccos": unary.acos, "arctan": unary.atan,
+    "arcsinh": unary.asinh, "arccosh": unary.acosh, "arctanh": unary.atanh, "fix": unary.trunc,
+    "subtract": arithmetic.sub, "multiply": arithmetic.mul, "divide": arithmetic.div, "true_divide": arithmetic.div,
+    "greater": compare.gt, "greater_equal": compare.ge, "less": compare.lt, "less_equal": compare.le,
+    "not_equal": compare.ne, "swapaxes": shape.transpose, "swapdims": shape.transpose, "moveaxis": shape.movedim,
+    "ger": matmul.outer, "conj": unary.conjugate, "conj_physical": unary.conjugate, "type": convert.type_,
+    "__getitem__": index.getitem, "__setitem__": index.setitem,
+    "__neg__": unary.neg, "__pos__": unary.positive, "__abs__": unary.abs, "__invert__": compare.bitwise_not,
+    "__eq__": compare.operator_eq, "__ne__": compare.operator_ne, "__array__": convert.array_protocol,
+    "subtract_": arithmetic.sub_, "multiply_": arithmetic.mul_, "divide_": arithmetic.div_,
+    "true_divide_": arithmetic.div_,
+}  # fmt: skip
+
+_OPERATORS: dict[str, Any] = {
+    "add": arithmetic.add, "sub": arithmetic.sub, "mul": arithmetic.mul, "truediv": arithmetic.div,
+    "floordiv": arithmetic.floor_divide, "mod": arithmetic.remainder, "pow": arithmetic.pow, "matmul": matmul.matmul,
+    "and": compare.bitwise_and, "or": compare.bitwise_or, "xor": compare.bitwise_xor,
+    "lshift": compare.bitwise_left_shift, "rshift": compare.bitwise_right_shift,
+    "lt": compare.lt, "le": compare.le, "gt": compare.gt, "ge": compare.ge,
+}  # fmt: skip
+_UNREFLECTED = ("lt", "le", "gt", "ge")
+
+_CASTS: dict[str, dtypes.dtype] = {
+    "float": dtypes.float32, "double": dtypes.float64, "half": dtypes.float16, "bfloat16": dtypes.bfloat16,
+    "long": dtypes.int64, "int": dtypes.int32, "short": dtypes.int16, "char": dtypes.int8, "byte": dtypes.uint8,
+    "bool": dtypes.bool, "cfloat": dtypes.complex64, "cdouble": dtypes.complex128,
+}  # fmt: skip
+
+
+def _operand(value: Any) -> bool:
+    return isinstance(value, Tensor) or is_number(value)
+
+
+def _forward_operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    def operator(self: Tensor, other: Any) -> Any:
+        if type(other) is Tensor or _operand(other):
+            return function(self, other)
+        return NotImplemented
+
+    return operator
+
+
+def _reflected_operator(function: Callable[..., Any]) -> Callable[..., Any]:
+    def operator(self: Tensor, other: Any) -> Any:
+        return function(other, self) if _operand(other) else NotImplemented
+
+    return operator
+
+
+def _cast_method(name: str, to: dtypes.dtype) -> Callable[..., Tensor]:
+    def method(self: Tensor, memory_format: Any = convert.preserve_format) -> Tensor:
+        return convert.to(self, to, memory_format=memory_format)
+
+    method.__name__ = name
+    method.__doc__ = f"The tensor converted to {to}."
+    return method
+
+
+# --- Python's protocols
+
+
+def _len(self: Tensor) -> int:
+    if not self._data.ndim:
+        raise TypeError("len() of a 0-d tensor.")
+    return self._data.shape[0]
+
+
+def _iter(self: Tensor) -> Any:
+    if not self._data.ndim:
+        raise TypeError("iteration over a 0-d tensor.")
+    return iter(join.unbind(self, 0))
+
+
+def _bool(self: Tensor) -> bool:
+    if self._data.size != 1:
+        if self._data.size == 0:
+            raise RuntimeError("bool: Boolean value of Tensor with no values is ambiguous.")
+        raise RuntimeError(
+            "bool: Boolean value of Tensor with more than one value is ambiguous. Use .any() or .all(), or compare one element."
+        )
+    return bool(self._data.item())
+
+
+def _float(self: Tensor) -> float:
+    return float(convert.item(self))
+
+
+def _int(self: Tensor) -> int:
+    return int(convert.item(self))
+
+
+def _complex(self: Tensor) -> complex:
+    return complex(convert.item(self))
+
+
+def _index(self: Tensor) -> int:
+    if self._data.dtype.kind not in "iub" or self._data.size != 1:
+        raise TypeError("only integer tensors of a single element can be converted to an index.")
+    return int(self._data.item())
+
+
+def _contains(self: Tensor, value: Any) -> bool:
+    if not _operand(value):
+        raise RuntimeError(
+            f"in: Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(value).__name__}."
+        )
+    return bool(compare.eq(self, value)._data.any())
+
+
+def _format(self: Tensor, spec: str) -> str:
+    if not self._data.ndim and type(self) is Tensor:
+        return self._data.item().__format__(spec)  # type: ignore[no-any-return]
+    return object.__format__(self, spec)
+
+
+def _dir_size(self: Tensor, dim: int | None = None) -> Any:
+    return self.shape if dim is None else self._data.shape[shape.wrap_dim("size", dim, self._data.ndim)]
+
+
+def _dim(self: Tensor) -> int:
+    return self._data.ndim
+
+
+def _numel(self: Tensor) -> int:
+    return self._data.size
+
+
+def _element_size(self: Tensor) -> int:
+    return self._data.itemsize
+
+
+def _data_ptr(self: Tensor) -> int:
+    return int(self._data.ctypes.data)
+
+
+def _is_floating_point(self: Tensor) -> bool:
+    return self._data.dtype.kind == "f"
+
+
+def _is_complex(self: Tensor) -> bool:
+    return self._data.dtype.kind == "c"
+
+
+def _is_signed(self: Tensor) -> bool:
+    return self.dtype.is_signed
+
+
+def _is_inference(self: Tensor) -> bool:
+    return self._storage.inference
+
+
+def _as_subclass(self: Tensor, cls: type[Tensor]) -> Tensor:
+    """The same tensor, history included, as an instance of a subclass."""
+    alias = self._alias(cls)
+    alias._requires_grad, alias._grad_fn, alias._output_nr = self.requires_grad, self._grad_fn, self._output_nr
+    return alias
+
+
+def _same_tensor(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The tensor itself: the method has no meaning on a CPU."""
+    return self
+
+
+_PROTOCOL: dict[str, Any] = {
+    "__len__": _len, "__iter__": _iter, "__bool__": _bool, "__float__": _float, "__int__": _int, "__index__": _index,
+    "__complex__": _complex, "__contains__": _contains, "__format__": _format, "size": _dir_size, "dim": _dim,
+    "ndimension": _dim, "numel": _numel, "nelement": _numel, "element_size": _element_size, "data_ptr": _data_ptr,
+    "is_floating_point": _is_floating_point, "is_complex": _is_complex, "is_signed": _is_signed,
+    "is_inference": _is_inference, "as_subclass": _as_subclass, "pin_memory": _same_tensor, "share_memory_": _same_tensor,
+    "resolve_conj": _same_tensor, "resolve_neg": _same_tensor,
+}  # fmt: skip
+
+_PROPERTIES: dict[str, Any] = {
+    "T": shape.reverse_dims, "mT": shape.matrix_transpose, "real": unary.real, "imag": unary.imag,
+    "H": lambda self: unary.conjugate(shape.transpose(self, 0, 1)),
+    "mH": lambda self: unary.conjugate(shape.matrix_transpose(self)),
+}  # fmt: skip
+
+
+def bind() -> None:
+    """Put everything on Tensor; called once, when the library is imported."""
+    for module, names in _SAME.items():
+        for name in names.split():
+            setattr(Tensor, name, getattr(module, name))
+    for module, names in _INPLACE.items():
+        for name in names.split():
+            setattr(Tensor, name + "_", inplace(getattr(module, name), name + "_"))
+    for name, function in (_ALIASES | _PROTOCOL).items():
+        setattr(Tensor, name, function)
+    for name, function in _OPERATORS.items():
+        setattr(Tensor, f"__{name}__", _forward_operator(function))
+        if name not in _UNREFLECTED:
+            setattr(Tensor, f"__r{name}__", _reflected_operator(function))
+    for name, to in _CASTS.items():
+        setattr(Tensor, name, _cast_method(name, to))
+    for name, getter in _PROPERTIES.items():
+        setattr(Tensor, name, property(getter))
+    augmented = {"iadd": "add_", "isub": "sub_", "imul": "mul_", "itruediv": "div_", "ifloordiv": "floor_divide_",
+                 "imod": "remainder_", "ipow": "pow_", "iand": "bitwise_and_", "ior": "bitwise_or_",
+                 "ixor": "bitwise_xor_", "ilshift": "bitwise_left_shift_", "irshift": "bitwise_right_shift_"}  # fmt: skip
+    for operator, method in augmented.items():
+        setattr(Tensor, f"__{operator}__", _forward_operator(getattr(Tensor, method)))
+
+
+bind()
