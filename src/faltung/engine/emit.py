@@ -93,7 +93,7 @@ class Int:
 
 
 class Vec:
-    """A float32 scalar or vector of the kernel. A Python number beside it is that constant in every lane."""
+    """A float32 scalar or vector of the kernel (or of another element type, if loaded so). A Python number beside it is that constant in every lane."""
 
     __slots__ = ("e", "value")
 
@@ -173,19 +173,27 @@ class Ptr:
         """One 64-bit integer."""
         return Int(self.e, self.e.ir.load(self.value, typ=i64, align=8))
 
+    def store_int(self, value: IntLike) -> None:
+        """Write one 64-bit integer."""
+        self.e.ir.store(self.e.raw(value), self.value, align=8)
+
+    @property
+    def _align(self) -> int:
+        return {f64: 8, i64: 8, i8: 1}.get(self.element, 4)
+
     def load_masked(self, mask: Any, lanes: int) -> Vec:
         """The lanes that `mask` allows, zero elsewhere; nothing behind a forbidden lane is touched."""
-        kind = _vector(lanes, f32)
-        function = self.e.declare(f"llvm.masked.load.v{lanes}f32.p0", kind, [pointer, i32, mask.type, kind])
-        arguments = [self.value, ir.Constant(i32, 4), mask, ir.Constant(kind, [0.0] * lanes)]
+        kind = _vector(lanes, self.element)
+        function = self.e.declare(f"llvm.masked.load.{_suffix(kind)}.p0", kind, [pointer, i32, mask.type, kind])
+        arguments = [self.value, ir.Constant(i32, self._align), mask, ir.Constant(kind, None)]
         return Vec(self.e, self.e.ir.call(function, arguments))
 
     def store_masked(self, value: Vec, mask: Any) -> None:
         """Write only the lanes that `mask` allows."""
         kind = value.value.type
-        name = f"llvm.masked.store.v{kind.count}f32.p0"
+        name = f"llvm.masked.store.{_suffix(kind)}.p0"
         function = self.e.declare(name, ir.VoidType(), [kind, pointer, i32, mask.type])
-        self.e.ir.call(function, [value.value, self.value, ir.Constant(i32, 4), mask])
+        self.e.ir.call(function, [value.value, self.value, ir.Constant(i32, self._align), mask])
 
 
 class Loop:
@@ -302,12 +310,18 @@ class Emitter:
         return Vec(self, self.ir.call(function, [a.value, a.raw(b), a.raw(c)]))
 
     def maximum(self, a: Vec, b: VecLike) -> Vec:
-        """The larger, lane by lane; a NaN in `a` wins, so that NaN travels through a running maximum."""
+        """The larger, lane by lane; a NaN in `a` wins, one in `b` loses."""
         return self.select(a.compare_or_nan(">", b), a, b)
 
     def minimum(self, a: Vec, b: VecLike) -> Vec:
-        """The smaller, lane by lane; a NaN in `a` wins."""
+        """The smaller, lane by lane; a NaN in `a` wins, one in `b` loses."""
         return self.select(a.compare_or_nan("<", b), a, b)
+
+    def maximum_or_nan(self, a: Vec, b: Vec) -> Vec:
+        """The larger, lane by lane, NaN where either is: a running maximum that NaN travels through."""
+        kind = a.value.type
+        function = self.declare(f"llvm.maximum.{_suffix(kind)}", kind, [kind, kind])
+        return Vec(self, self.ir.call(function, [a.value, b.value], fastmath=("nsz",)))
 
     def unary(self, intrinsic: str, a: Vec) -> Vec:
         """An LLVM float intrinsic of one argument: sqrt, fabs, floor, ..."""
@@ -430,10 +444,10 @@ def _constant(kind: Any, value: float) -> Any:
 
 
 def _suffix(kind: Any) -> str:
-    """LLVM's name of a float type in an intrinsic's name: f32, v8f32."""
+    """LLVM's name of a type in an intrinsic's name: f32, v8f32, v4i64."""
     if isinstance(kind, ir.VectorType):
         return f"v{kind.count}{_suffix(kind.element)}"
-    return "f64" if kind == f64 else "f32"
+    return f"i{kind.width}" if isinstance(kind, ir.IntType) else "f64" if kind == f64 else "f32"
 
 
 def _like(value: Any, e: Emitter, raw: Any) -> Any:

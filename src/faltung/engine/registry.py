@@ -25,6 +25,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "conv.forward": ("conv_dense",),
     "conv.backward_data": ("conv_dense",),
     "conv.backward_weights": ("conv_dense_weights",),
+    **{f"pool.{name}_{way}": ("pool",) for name in ("max", "avg", "adaptive_avg") for way in ("forward", "backward")},
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},
 }
 

@@ -1,0 +1,562 @@
+"""Pooling, forward and backward, as one loop nest: every result gathers from a box of sources.
+
+Forward a result is a window's output and its sources are the window's samples; backward a result is a sample's gradient and
+its sources are the windows that hold the sample. So nothing is scattered, and threads never meet. Which sources a position
+has is a table per dimension (`_Table`), made once per geometry: stride, dilation, padding, ceil_mode and adaptive windows
+are all in there. 1-d and 2-d poolings have leading dimensions of size 1.
+
+    for rows in chunks:                                # threads: lines (n, d, h) of the result, blocks of channels
+        for w in line:
+            for channels, VECTORS registers at a time: # the last ones masked
+                for d, h, w in box:                    # run-time bounds from the tables
+                    state = combine(state, source[n, d, h, w, channels])
+                result[n, d, h, w, channels] = finish(state)
+
+Everything is channels last; other inputs are copied into that order first. Registers: VECTORS values and, with indices, as
+many 32-bit vectors of them; 2 * VECTORS + 2 in all. Bound by memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import gcd, prod
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+
+from faltung.engine import memory
+from faltung.engine.emit import Emitter, Int, Ptr, Vec, i8, i32, i64
+from faltung.engine.geometry import PoolGeometry
+from faltung.engine.kernel import Kernel, address
+from faltung.engine.kernels import flat, layout
+
+VECTORS = 4
+BLOCK_ELEMENTS = 16384  # of the result or of its sources, whichever are more, in one chunk
+BLOCK_COLUMNS = 64  # channels of one chunk at least
+
+Ints = tuple[int, ...]
+
+_FIELDS = (
+    "result source extra table_d table_h table_w step_d step_h step_w tap_d tap_h tap_w kernel_h kernel_w "
+    "result_d result_h result_w source_d source_h source_w channels lines block_lines column_blocks block_columns"
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What shapes the code. `mode`: max, max_index, max_tap, mean, sum, index_sum or tap_sum (see the classes below)."""
+
+    mode: str
+    vectors: int = VECTORS
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Sources of every position along one dimension.
+
+    `rows` (positions, 4): first source, number of sources, kernel tap of the first, divisor. From one source to the next the
+    source moves by `step` and the tap by `tap_step`.
+    """
+
+    rows: np.ndarray
+    step: int
+    tap_step: int
+
+
+_ONE = _Table(np.array([[0, 1, 0, 1]], np.int64), 1, 1)
+
+
+def _samples_of_windows(
+    size: int, kernel: int, output: int, stride: int, dilation: int, pads: tuple[int, int]
+) -> _Table:
+    """Forward: the samples of each window, cut off at the input's ends."""
+    start = np.arange(output) * stride - pads[0]
+    first_tap = np.maximum(0, -(start // dilation))
+    first = start + first_tap * dilation
+    last_tap = np.minimum(kernel - 1, (size - 1 - start) // dilation)
+    count = np.maximum(last_tap - first_tap + 1, 0)
+    whole = np.minimum(start + kernel, size + pads[1]) - start  # what ceil_mode lets stick out does not count
+    return _Table(np.stack([first, count, first_tap, whole], 1).astype(np.int64), dilation, 1)
+
+
+def _windows_of_samples(
+    size: int, kernel: int, output: int, stride: int, dilation: int, pads: tuple[int, int]
+) -> _Table:
+    """Backward: the windows that hold each sample, in ascending order, hence descending taps."""
+    common = gcd(stride, dilation)
+    step, tap_step = dilation // common, stride // common
+    rows = np.zeros((size, 4), np.int64)
+    rows[:, 3] = 1
+    for sample in range(size):
+        windows = [
+            (window, tap)
+            for tap in range(kernel - 1, -1, -1)
+            for window, remainder in [divmod(sample + pads[0] - tap * dilation, stride)]
+            if remainder == 0 and 0 <= window < output
+        ]
+        if windows:
+            rows[sample, :3] = windows[0][0], len(windows), windows[0][1]
+    return _Table(rows, step, -tap_step)
+
+
+def _adaptive_samples(size: int, output: int) -> _Table:
+    i = np.arange(output)
+    first = i * size // output
+    count = -(-(i + 1) * size // output) - first
+    return _Table(np.stack([first, count, 0 * i, count], 1).astype(np.int64), 1, 1)
+
+
+def _adaptive_windows(size: int, output: int) -> _Table:
+    i = np.arange(size)
+    first = i * output // size
+    count = -(-(i + 1) * output // size) - first
+    return _Table(np.stack([first, count, 0 * i, 0 * i + 1], 1).astype(np.int64), 1, 1)
+
+
+@lru_cache(maxsize=512)
+def _tables(geometry: PoolGeometry, backward: bool, count_include_pad: bool, divisor: int | None) -> tuple[_Table, ...]:
+    """Tables of the three dimensions; the divisor column holds what a mean divides by."""
+    make = _windows_of_samples if backward else _samples_of_windows
+    spans = zip(
+        geometry.input,
+        geometry.kernel,
+        geometry.output,
+        geometry.stride,
+        geometry.dilation,
+        geometry.padding,
+        strict=True,
+    )
+    tables = [make(*span) for span in spans]
+    if not backward:
+        for d, table in enumerate(tables):
+            if divisor is not None:
+                table.rows[:, 3] = divisor if d == 0 else 1
+            elif not count_include_pad:
+                table.rows[:, 3] = table.rows[:, 1]
+    return (*[_ONE] * (3 - len(tables)), *tables)
+
+
+@lru_cache(maxsize=512)
+def _adaptive_tables(input: Ints, output: Ints, backward: bool) -> tuple[_Table, ...]:
+    make = _adaptive_windows if backward else _adaptive_samples
+    return (*[_ONE] * (3 - len(input)), *map(make, input, output))
+
+
+# --- what is done with the sources --------------------------------------------------------------------------------------
+
+
+class _Max:
+    """The largest source; NaN wins. `extra` unused."""
+
+    def __init__(self, e: Emitter, vectors: int) -> None:
+        self.e, self.vectors, self.extra = e, vectors, e.pointer("extra", i64)
+
+    def start(self, lanes: int, at: _Position) -> list[Any]:
+        return [self.e.constant(float("-inf"), lanes) for _ in range(self.vectors)]
+
+    def combine(self, state: list[Any], sources: list[Vec], place: Int, at: _Position, mask: Any) -> list[Any]:
+        return [self.e.maximum_or_nan(best, source) for best, source in zip(state, sources, strict=True)]
+
+    def finish(self, state: list[Any], place: Int, at: _Position, mask: Any) -> list[Vec]:
+        return state
+
+
+class _MaxIndex(_Max):
+    """The largest source, and to `extra` its index in the plane, int64. Of equal ones the first, NaN above all."""
+
+    def index(self, at: _Position) -> Int:
+        return at.plane
+
+    def start(self, lanes: int, at: _Position) -> list[Any]:
+        return super().start(lanes, at) + [_spread(self.e, self.index(at), i32, lanes)] * self.vectors
+
+    def combine(self, state: list[Any], sources: list[Vec], place: Int, at: _Position, mask: Any) -> list[Any]:
+        e, lanes = self.e, sources[0].lanes
+        here = _spread(e, self.index(at), i32, lanes)
+        values, indices = [], []
+        for best, index, source in zip(state[: self.vectors], state[self.vectors :], sources, strict=True):
+            better = e.any_of(source.compare(">", best), source.compare_or_nan("!=", source))
+            values.append(e.select(better, source, best))
+            indices.append(Vec(e, e.ir.select(better, here.value, index.value)))
+        return values + indices
+
+    def finish(self, state: list[Any], place: Int, at: _Position, mask: Any) -> list[Vec]:
+        kind, lanes = self.extra.element, state[0].lanes
+        for u, index in enumerate(state[self.vectors :]):
+            width = ir.VectorType(kind, lanes) if lanes > 1 else kind
+            cast = self.e.ir.sext if kind == i64 else self.e.ir.trunc
+            _store(self.extra.at(place + u * lanes), Vec(self.e, cast(index.value, width)), mask)
+        return state[: self.vectors]
+
+
+class _MaxTap(_MaxIndex):
+    """The largest source, and to `extra` its kernel tap, uint8."""
+
+    def __init__(self, e: Emitter, vectors: int) -> None:
+        super().__init__(e, vectors)
+        self.extra = e.pointer("extra", i8)
+
+    def index(self, at: _Position) -> Int:
+        return at.tap
+
+
+class _Sum:
+    """The sum of the sources, lines of the box added up first."""
+
+    def __init__(self, e: Emitter, vectors: int) -> None:
+        self.e, self.vectors = e, vectors
+
+    def start(self, lanes: int, at: _Position) -> list[Any]:
+        return [self.e.zero(lanes) for _ in range(self.vectors)]
+
+    def combine(self, state: list[Any], sources: list[Vec], place: Int, at: _Position, mask: Any) -> list[Any]:
+        return [total + source for total, source in zip(state, sources, strict=True)]
+
+    def finish(self, state: list[Any], place: Int, at: _Position, mask: Any) -> list[Vec]:
+        return state
+
+
+class _Mean(_Sum):
+    """The sum over the product of the divisors."""
+
+    def finish(self, state: list[Any], place: Int, at: _Position, mask: Any) -> list[Vec]:
+        e, lanes = self.e, state[0].lanes
+        divisor = Vec(
+            e, e.ir.sitofp(at.divisor.value, state[0].value.type.element if lanes > 1 else state[0].value.type)
+        )
+        return [total / e.splat(divisor, lanes) for total in state]
+
+
+class _IndexSum(_Sum):
+    """The sum of those sources whose index in `extra`, int64, is the result's own."""
+
+    def __init__(self, e: Emitter, vectors: int) -> None:
+        super().__init__(e, vectors)
+        self.extra = e.pointer("extra", i64)
+
+    def own(self, at: _Position) -> Int:
+        return at.own_plane
+
+    def combine(self, state: list[Any], sources: list[Vec], place: Int, at: _Position, mask: Any) -> list[Any]:
+        e, lanes = self.e, sources[0].lanes
+        own = _spread(e, self.own(at), self.extra.element, lanes)
+        totals = []
+        for u, (total, source) in enumerate(zip(state, sources, strict=True)):
+            index = _load(self.extra.at(place + u * lanes), lanes, mask)
+            mine = e.ir.icmp_signed("==", index.value, own.value)
+            totals.append(total + e.select(mine, source, 0.0))
+        return totals
+
+
+class _TapSum(_IndexSum):
+    """The sum of those sources whose kernel tap in `extra`, uint8, is the one that points at the result."""
+
+    def __init__(self, e: Emitter, vectors: int) -> None:
+        super().__init__(e, vectors)
+        self.extra = e.pointer("extra", i8)
+
+    def own(self, at: _Position) -> Int:
+        return at.tap
+
+
+_MODES: dict[str, Callable[[Emitter, int], Any]] = {
+    "max": _Max,
+    "max_index": _MaxIndex,
+    "max_tap": _MaxTap,
+    "mean": _Mean,
+    "sum": _Sum,
+    "index_sum": _IndexSum,
+    "tap_sum": _TapSum,
+}
+
+
+@dataclass
+class _Position:
+    """Where the loops stand: a source's index in its plane, its kernel tap; the result's own index, its divisor."""
+
+    own_plane: Int
+    divisor: Int
+    plane: Int
+    tap: Int
+
+
+# --- the loop nest ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Box:
+    """One row of a table: the sources of one position along one dimension."""
+
+    first: Int
+    count: Int
+    tap: Int
+    divisor: Int
+
+
+def _box(e: Emitter, dimension: str, position: Int) -> _Box:
+    row = e.pointer(f"table_{dimension}", i64).at(position * 4)
+    return _Box(*(row.at(column).load_int() for column in range(4)))
+
+
+def emit(e: Emitter, schedule: Schedule) -> None:
+    """The loops over lines and positions of the result."""
+    result_d, result_h, result_w, channels = e.fields("result_d result_h result_w channels")
+    lines, block_lines, column_blocks, block_columns = e.fields("lines block_lines column_blocks block_columns")
+    start = e.chunk // column_blocks * block_lines
+    first_column = e.chunk % column_blocks * block_columns
+    last_column = e.smaller(first_column + block_columns, channels)
+    with e.loop("line", e.smaller(start + block_lines, lines), start=start) as line:
+        h, rest = line.index % result_h, line.index // result_h
+        d, n = rest % result_d, rest // result_d
+        box_d, box_h = _box(e, "d", d), _box(e, "h", h)
+        with e.loop("w", result_w) as w:
+            boxes = box_d, box_h, _box(e, "w", w.index)
+            own_plane = (d * result_h + h) * result_w + w.index
+            place = (line.index * result_w + w.index) * channels
+            for column, vectors, lanes, mask in columns(e, first_column, last_column, schedule.vectors):
+                what = _MODES[schedule.mode](e, vectors)
+                _gather(e, what, n, boxes, own_plane, place + column, column, lanes, mask)
+
+
+def _gather(
+    e: Emitter,
+    what: Any,
+    n: Int,
+    boxes: tuple[_Box, ...],
+    own_plane: Int,
+    place: Int,
+    column: Int,
+    lanes: int,
+    mask: Any,
+) -> None:
+    """One group of channels of one result."""
+    box_d, box_h, box_w = boxes
+    source, channels = e.pointer("source"), e.field("channels")
+    source_d, source_h, source_w = e.fields("source_d source_h source_w")
+    step_d, step_h, step_w, tap_d, tap_h, tap_w = e.fields("step_d step_h step_w tap_d tap_h tap_w")
+    kernel_h, kernel_w = e.fields("kernel_h kernel_w")
+    at = _Position(
+        own_plane,
+        divisor=box_d.divisor * box_h.divisor * box_w.divisor,
+        plane=(box_d.first * source_h + box_h.first) * source_w + box_w.first,
+        tap=(box_d.tap * kernel_h + box_h.tap) * kernel_w + box_w.tap,
+    )
+    with e.loop("box_d", box_d.count, carry=what.start(lanes, at)) as in_d:
+        in_d_plane = (box_d.first + in_d.index * step_d) * source_h
+        in_d_tap = (box_d.tap + in_d.index * tap_d) * kernel_h
+        with e.loop("box_h", box_h.count, carry=in_d.carried) as in_h:
+            in_h_plane = (in_d_plane + box_h.first + in_h.index * step_h) * source_w + box_w.first
+            in_h_tap = (in_d_tap + box_h.tap + in_h.index * tap_h) * kernel_w + box_w.tap
+            with e.loop("box_w", box_w.count, carry=in_h.carried) as in_w:
+                plane = in_h_plane + in_w.index * step_w
+                at.plane, at.tap = plane, in_h_tap + in_w.index * tap_w
+                there = (n * (source_d * source_h * source_w) + plane) * channels + column
+                values = [_load(source.at(there + u * lanes), lanes, mask) for u in range(what.vectors)]
+                in_w.carry(what.combine(in_w.carried, values, there, at, mask))
+            in_h.carry(in_w.result)
+        in_d.carry(in_h.result)
+    result = e.pointer("result")
+    for u, value in enumerate(what.finish(in_d.result, place, at, mask)):
+        _store(result.at(place + u * lanes), value, mask)
+
+
+def columns(e: Emitter, start: Int, stop: Int, vectors: int) -> Iterator[tuple[Int, int, int, Any]]:
+    """(column, vectors, lanes, mask): groups of whole vectors, then the rest in masked vectors or single elements."""
+    step = vectors * e.lanes
+    whole = start + (stop - start) // step * step
+    with e.loop("columns", whole, start=start, step=step) as column:
+        yield column.index, vectors, e.lanes, None
+    if flat.masks(e):
+        with e.loop("rest", stop, start=whole, step=e.lanes) as column:
+            yield column.index, 1, e.lanes, e.mask(stop - column.index, e.lanes)
+    else:
+        with e.loop("rest", stop, start=whole) as column:
+            yield column.index, 1, 1, None
+
+
+def _load(place: Ptr, lanes: int, mask: Any) -> Vec:
+    return place.load(lanes, align=1 if place.element == i8 else 4) if mask is None else place.load_masked(mask, lanes)
+
+
+def _store(place: Ptr, value: Vec, mask: Any) -> None:
+    if mask is None:
+        place.store(value, align=1 if place.element == i8 else 4)
+    else:
+        place.store_masked(value, mask)
+
+
+def _spread(e: Emitter, value: Int, kind: Any, lanes: int) -> Vec:
+    """An integer, narrowed to `kind`, in every lane."""
+    narrow = value.value if kind == i64 else e.ir.trunc(value.value, kind)
+    if lanes == 1:
+        return Vec(e, narrow)
+    wide = ir.VectorType(kind, lanes)
+    one = e.ir.insert_element(ir.Constant(wide, ir.Undefined), narrow, ir.Constant(i32, 0))
+    return Vec(
+        e,
+        e.ir.shuffle_vector(one, ir.Constant(wide, ir.Undefined), ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)),
+    )
+
+
+# --- the engine's functions ---------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=16)
+def _kernel(mode: str) -> Kernel:
+    return Kernel(f"pool_{mode}", _FIELDS, Schedule(mode), emit)
+
+
+def _launch(
+    mode: str,
+    tables: tuple[_Table, ...],
+    source: np.ndarray,
+    result: np.ndarray,
+    extra: np.ndarray | None = None,
+    kernel: Ints = (),
+) -> None:
+    """`source` and `result` are channels last; `extra` lies beside the one that its mode indexes."""
+    batch, channels, *sizes = result.shape
+    result_d, result_h, result_w = [1] * (3 - len(sizes)) + sizes
+    source_d, source_h, source_w = [1] * (3 - len(sizes)) + list(source.shape[2:])
+    lines = batch * result_d * result_h
+    block_lines = max(
+        1, BLOCK_ELEMENTS * prod(sizes) // (max(prod(sizes), source_d * source_h * source_w) * result_w * channels)
+    )
+    block_columns = channels if lines // block_lines >= 8 else max(BLOCK_COLUMNS, channels // 8)
+    if batch * channels * max(prod(sizes), source_d * source_h * source_w) <= BLOCK_ELEMENTS:
+        block_lines, block_columns = lines, channels
+    column_blocks = -(-channels // block_columns)
+    kernel_h, kernel_w = ([1, 1, *kernel])[-2:]
+    _kernel(mode).launch(
+        -(-lines // block_lines) * column_blocks,
+        address(result),
+        address(source),
+        0 if extra is None else address(extra),
+        *(address(table.rows) for table in tables),
+        *(table.step for table in tables),
+        *(table.tap_step for table in tables),
+        kernel_h,
+        kernel_w,
+        *(result_d, result_h, result_w, source_d, source_h, source_w),
+        *(channels, lines, block_lines, column_blocks, block_columns),
+    )
+
+
+def _refuse(geometry: PoolGeometry | None, x: np.ndarray, indices: np.ndarray | None = None) -> str | None:
+    if x.dtype != flat.FLOAT:
+        return f"only float32 is generated, not {x.dtype}"
+    if not 3 <= x.ndim <= 5 or x.size == 0:
+        return f"nothing to pool in {x.shape}"
+    if geometry is not None and prod(geometry.input) >= 1 << 31:
+        return "indices do not fit 32 bits"
+    if indices is not None and indices.dtype != np.int64:
+        return f"indices are {indices.dtype}, not int64"
+    return None
+
+
+def refuse_max_forward(geometry: PoolGeometry, x: np.ndarray, *, with_indices: bool = True) -> str | None:
+    """Why not."""
+    return _refuse(geometry, x) or _refuse_empty_windows(geometry)
+
+
+def max_forward(
+    geometry: PoolGeometry, x: np.ndarray, *, with_indices: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `reference.pool.max_forward`."""
+    y = memory.empty_channels_last(geometry.output_shape)
+    where = memory.empty_channels_last(geometry.output_shape, np.int64) if with_indices else None
+    tables = _tables(geometry, False, True, None)
+    _launch("max_index" if with_indices else "max", tables, layout.channels_last(x), y, where, geometry.kernel)
+    return y, where
+
+
+def refuse_max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) -> str | None:
+    """Why not."""
+    return _refuse(geometry, gy, indices)
+
+
+def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """As `reference.pool.max_backward`."""
+    gx = memory.empty_channels_last(geometry.input_shape)
+    tables = _tables(geometry, True, True, None)
+    _launch("index_sum", tables, layout.channels_last(gy), gx, layout.channels_last(indices), geometry.kernel)
+    return gx
+
+
+def refuse_avg_forward(
+    geometry: PoolGeometry, x: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
+) -> str | None:
+    """Why not."""
+    return _refuse(geometry, x)
+
+
+def avg_forward(
+    geometry: PoolGeometry, x: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
+) -> np.ndarray:
+    """As `reference.pool.avg_forward`."""
+    y = memory.empty_channels_last(geometry.output_shape)
+    _launch("mean", _tables(geometry, False, count_include_pad, divisor), layout.channels_last(x), y)
+    return y
+
+
+def refuse_avg_backward(
+    geometry: PoolGeometry, gy: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
+) -> str | None:
+    """Why not."""
+    return _refuse(geometry, gy)
+
+
+def avg_backward(
+    geometry: PoolGeometry, gy: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
+) -> np.ndarray:
+    """As `reference.pool.avg_backward`."""
+    shares = _shares(gy, _tables(geometry, False, count_include_pad, divisor))
+    gx = memory.empty_channels_last(geometry.input_shape)
+    _launch("sum", _tables(geometry, True, count_include_pad, divisor), shares, gx)
+    return gx
+
+
+def refuse_adaptive_avg_forward(x: np.ndarray, output: Ints) -> str | None:
+    """Why not."""
+    return _refuse(None, x) or (None if prod(output) else "no outputs")
+
+
+def adaptive_avg_forward(x: np.ndarray, output: Ints) -> np.ndarray:
+    """As `reference.pool.adaptive_avg_forward`."""
+    y = memory.empty_channels_last((*x.shape[:2], *output))
+    _launch("mean", _adaptive_tables(x.shape[2:], tuple(output), False), layout.channels_last(x), y)
+    return y
+
+
+def refuse_adaptive_avg_backward(gy: np.ndarray, input: Ints) -> str | None:
+    """Why not."""
+    return _refuse(None, gy) or (None if prod(input) else "no inputs")
+
+
+def adaptive_avg_backward(gy: np.ndarray, input: Ints) -> np.ndarray:
+    """As `reference.pool.adaptive_avg_backward`."""
+    shares = _shares(gy, _adaptive_tables(tuple(input), gy.shape[2:], False))
+    gx = memory.empty_channels_last((*gy.shape[:2], *input))
+    _launch("sum", _adaptive_tables(tuple(input), gy.shape[2:], True), shares, gx)
+    return gx
+
+
+def _shares(gy: np.ndarray, forward_tables: tuple[_Table, ...]) -> np.ndarray:
+    """Each window's gradient over its divisor, channels last."""
+    divisors = np.ones((), np.int64)
+    for table in forward_tables[3 - (gy.ndim - 2) :]:
+        divisors = divisors[..., None] * table.rows[:, 3]
+    gy = layout.channels_last(gy)
+    return gy / divisors.astype(np.float32)  # keeps the memory order of gy
+
+
+def _refuse_empty_windows(geometry: PoolGeometry) -> str | None:
+    """A window without samples has no first index to return."""
+    tables = _tables(geometry, False, True, None)
+    return "a window lies in the padding" if any((table.rows[:, 1] == 0).any() for table in tables) else None
