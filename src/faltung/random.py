@@ -215,10 +215,25 @@ default_generator = Generator()
 default_generator.seed()
 
 
+class _OfThread(threading.local):
+    generator: Generator | None = None  # takes the default generator's place in this thread
+
+
+_of_thread = _OfThread()
+
+
+def use_in_this_thread(generator: Generator | None) -> None:
+    """Make `generator` the default one of the calling thread; None goes back to the shared one.
+
+    Worker threads of a DataLoader have one each, as PyTorch's worker processes do.
+    """
+    _of_thread.generator = generator
+
+
 def choose(generator: Generator | None) -> Generator:
     """The generator to draw from: the given one, else the default one."""
     if generator is None:
-        return default_generator
+        return _of_thread.generator or default_generator
     if not isinstance(generator, Generator):
         raise TypeError(f"generator: expected a faltung.Generator or None, got {type(generator).__name__}.")
     return generator
@@ -226,27 +241,27 @@ def choose(generator: Generator | None) -> Generator:
 
 def manual_seed(seed: int) -> Generator:
     """Restart the default generator from `seed` and return it. The same seed gives PyTorch's numbers."""
-    return default_generator.manual_seed(int(seed))
+    return choose(None).manual_seed(int(seed))
 
 
 def seed() -> int:
     """Restart the default generator from an unforeseeable seed and return that seed."""
-    return default_generator.seed()
+    return choose(None).seed()
 
 
 def initial_seed() -> int:
     """The seed that the default generator was started from."""
-    return default_generator.initial_seed()
+    return choose(None).initial_seed()
 
 
 def get_rng_state() -> Tensor:
     """The state of the default generator, a uint8 tensor."""
-    return default_generator.get_state()
+    return choose(None).get_state()
 
 
 def set_rng_state(new_state: Tensor) -> None:
     """Continue the default generator from a state that `get_rng_state` returned."""
-    default_generator.set_state(new_state)
+    choose(None).set_state(new_state)
 
 
 @contextlib.contextmanager
@@ -266,8 +281,9 @@ def fork_rng(
     if not enabled:
         yield
         return
-    state = default_generator._state_bytes()
+    generator = choose(None)
+    state = generator._state_bytes()
     try:
         yield
     finally:
-        default_generator._load_bytes(state)
+        generator._load_bytes(state)

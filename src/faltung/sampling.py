@@ -411,5 +411,5 @@ def integers(
 def bernoulli(
     shape: Shape, p: float | np.ndarray, dtype: np.dtype | type = np.bool_, generator: Generator | None = None
 ) -> np.ndarray:
-    """A new array, in logical order, that is 1 (True) with probability `p`; a dropout mask is `bernoulli(shape, 1 - p)`."""
+    """A new array, in logical order, that is 1 (True) with probability `p`."""
     return fill_bernoulli(np.empty(shape, dtype=dtype), p, generator)

@@ -1,4 +1,4 @@
-"""Random tensors: `rand`, `randn`, `randint` and their `_like` forms, `randperm`, `bernoulli`, `normal`, `multinomial`."""
+"""Random tensors: `rand`, `randn`, `randint` and their `_like` forms, `randperm`, `bernoulli`, `normal`, ..."""
 
 from __future__ import annotations
 

@@ -124,7 +124,9 @@ class LBFGS(Optimizer):
         evaluate: Closure = enable_grad()(closure)
         group = self.param_groups[0]
         if group["line_search_fn"] not in (None, "strong_wolfe"):
-            raise RuntimeError(f"LBFGS: only 'strong_wolfe' is supported, got line_search_fn={group['line_search_fn']!r}.")
+            raise RuntimeError(
+                f"LBFGS: only 'strong_wolfe' is supported, got line_search_fn={group['line_search_fn']!r}."
+            )
         state = self.state[self._params[0]]
         state.setdefault("func_evals", 0)
         state.setdefault("n_iter", 0)

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate. After every `optimizer.step()`, or after every epoch, call the scheduler's `step()`."""
+"""Schedules of the learning rate: after every epoch, or every `optimizer.step()`, call the scheduler's `step()`."""
 
 from faltung.optim.lr_scheduler.base import LRScheduler
 from faltung.optim.lr_scheduler.composite import ChainedScheduler, SequentialLR

@@ -40,8 +40,8 @@ def per_group(scheduler: object, name: str, optimizer: Optimizer, value: Any) ->
     if isinstance(value, (list, tuple)):
         if len(value) != count:
             raise ValueError(
-                f"{type(scheduler).__name__}: {name} must have the same length as optimizer.param_groups: expected {count} "
-                f"values, got {len(value)}."
+                f"{type(scheduler).__name__}: {name} must have the same length as optimizer.param_groups: expected "
+                f"{count} values, got {len(value)}."
             )
         return [_copied(entry) for entry in value]
     return [_copied(value) for _ in range(count)]
@@ -83,7 +83,8 @@ class LRScheduler:
                 group.setdefault("initial_lr", _copied(group["lr"]))
             elif "initial_lr" not in group:
                 raise KeyError(
-                    f"{type(self).__name__}: param 'initial_lr' is not specified in param_groups[{number}] when resuming "
+                    f"{type(self).__name__}: param 'initial_lr' is not specified in param_groups[{number}] when "
+                    "resuming "
                     f"a scheduler with last_epoch={last_epoch}. Load the optimizer's state_dict first, or start with "
                     "last_epoch=-1."
                 )
@@ -126,8 +127,8 @@ class LRScheduler:
         """Set the rates of the next step. `epoch`, which jumps to a step, is deprecated."""
         if self._step_count == 1 and not self.optimizer._opt_called:
             warnings.warn(
-                f"{type(self).__name__}: Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first value "
-                "of the schedule is never used. Call optimizer.step() first, scheduler.step() second.",
+                f"{type(self).__name__}: Detected call of `lr_scheduler.step()` before `optimizer.step()`: the first "
+                "value of the schedule is never used. Call optimizer.step() first, scheduler.step() second.",
                 UserWarning,
                 stacklevel=2,
             )

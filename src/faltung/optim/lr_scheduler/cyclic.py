@@ -21,8 +21,8 @@ class _MomentumCycling(LRScheduler):
     def _find_momentum(self, optimizer: Optimizer) -> None:
         if "momentum" not in optimizer.defaults and "betas" not in optimizer.defaults:
             raise ValueError(
-                f"{type(self).__name__}: optimizer must support momentum or beta1 with `cycle_momentum` option enabled, "
-                f"{type(optimizer).__name__} has neither. Pass cycle_momentum=False."
+                f"{type(self).__name__}: optimizer must support momentum or beta1 with `cycle_momentum` option "
+                f"enabled, {type(optimizer).__name__} has neither. Pass cycle_momentum=False."
             )
         self.use_beta1 = "betas" in optimizer.defaults
 
@@ -84,8 +84,8 @@ class CyclicLR(_MomentumCycling):
         self.step_ratio = float(step_size_up) / self.total_size
         if mode not in ("triangular", "triangular2", "exp_range") and scale_fn is None:
             raise ValueError(
-                f"CyclicLR: mode is invalid and scale_fn is None: expected 'triangular', 'triangular2' or 'exp_range', got "
-                f"{mode!r}."
+                "CyclicLR: mode is invalid and scale_fn is None: expected 'triangular', 'triangular2' or "
+                f"'exp_range', got {mode!r}."
             )
         self.mode = mode
         self.gamma = gamma

@@ -105,8 +105,8 @@ class ReduceLROnPlateau(LRScheduler):
         if len(groups) != len(self.min_lrs):
             if self.default_min_lr is None:
                 raise RuntimeError(
-                    f"ReduceLROnPlateau: The number of param groups in the `optimizer` ({len(groups)}) differs from when "
-                    f"it was initialized ({len(self.min_lrs)}). Give `min_lrs` one value for each group."
+                    f"ReduceLROnPlateau: The number of param groups in the `optimizer` ({len(groups)}) differs from "
+                    f"when it was initialized ({len(self.min_lrs)}). Give `min_lrs` one value for each group."
                 )
             self.min_lrs = [self.default_min_lr] * len(groups)
         for group, lowest in zip(groups, self.min_lrs, strict=True):

@@ -1,0 +1,5 @@
+"""Helpers around training: data."""
+
+from faltung.utils import data as data
+
+__all__ = ["data"]
