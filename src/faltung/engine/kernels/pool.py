@@ -21,20 +21,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from math import gcd, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 
 from faltung.engine import memory
-from faltung.engine.emit import Emitter, Int, Ptr, Vec, i8, i32, i64
+from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec, i8, i32, i64
 from faltung.engine.geometry import PoolGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import flat, layout
+from faltung.engine.kernels.pool_tables import (
+    Tables,
+    adaptive_tables,
+    tables_of,
+    uniform_divisor,
+    whole_window,
+    with_divisor,
+)
+from faltung.engine.target import host
 
 VECTORS = 4
 BLOCK_ELEMENTS = 16384  # of the result or of its sources, whichever are more, in one chunk
+UNROLLED_SOURCES = 9  # a whole window of up to so many sources has no loops
 BLOCK_COLUMNS = 64  # channels of one chunk at least
 
 Ints = tuple[int, ...]
@@ -50,102 +60,8 @@ class Schedule:
     """What shapes the code. `mode`: max, max_index, max_tap, mean, sum, index_sum or tap_sum (see the classes below)."""
 
     mode: str
-    vectors: int = VECTORS
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Sources of every position along one dimension.
-
-    `rows` (positions, 4): first source, number of sources, kernel tap of the first, divisor. From one source to the next the
-    source moves by `step` and the tap by `tap_step`.
-    """
-
-    rows: np.ndarray
-    step: int
-    tap_step: int
-
-
-_ONE = _Table(np.array([[0, 1, 0, 1]], np.int64), 1, 1)
-
-
-def _samples_of_windows(
-    size: int, kernel: int, output: int, stride: int, dilation: int, pads: tuple[int, int]
-) -> _Table:
-    """Forward: the samples of each window, cut off at the input's ends."""
-    start = np.arange(output) * stride - pads[0]
-    first_tap = np.maximum(0, -(start // dilation))
-    first = start + first_tap * dilation
-    last_tap = np.minimum(kernel - 1, (size - 1 - start) // dilation)
-    count = np.maximum(last_tap - first_tap + 1, 0)
-    whole = np.minimum(start + kernel, size + pads[1]) - start  # what ceil_mode lets stick out does not count
-    return _Table(np.stack([first, count, first_tap, whole], 1).astype(np.int64), dilation, 1)
-
-
-def _windows_of_samples(
-    size: int, kernel: int, output: int, stride: int, dilation: int, pads: tuple[int, int]
-) -> _Table:
-    """Backward: the windows that hold each sample, in ascending order, hence descending taps."""
-    common = gcd(stride, dilation)
-    step, tap_step = dilation // common, stride // common
-    rows = np.zeros((size, 4), np.int64)
-    rows[:, 3] = 1
-    for sample in range(size):
-        windows = [
-            (window, tap)
-            for tap in range(kernel - 1, -1, -1)
-            for window, remainder in [divmod(sample + pads[0] - tap * dilation, stride)]
-            if remainder == 0 and 0 <= window < output
-        ]
-        if windows:
-            rows[sample, :3] = windows[0][0], len(windows), windows[0][1]
-    return _Table(rows, step, -tap_step)
-
-
-def _adaptive_samples(size: int, output: int) -> _Table:
-    i = np.arange(output)
-    first = i * size // output
-    count = -(-(i + 1) * size // output) - first
-    return _Table(np.stack([first, count, 0 * i, count], 1).astype(np.int64), 1, 1)
-
-
-def _adaptive_windows(size: int, output: int) -> _Table:
-    i = np.arange(size)
-    first = i * output // size
-    count = -(-(i + 1) * output // size) - first
-    return _Table(np.stack([first, count, 0 * i, 0 * i + 1], 1).astype(np.int64), 1, 1)
-
-
-@lru_cache(maxsize=512)
-def _tables(geometry: PoolGeometry, backward: bool, count_include_pad: bool, divisor: int | None) -> tuple[_Table, ...]:
-    """Tables of the three dimensions; the divisor column holds what a mean divides by."""
-    make = _windows_of_samples if backward else _samples_of_windows
-    spans = zip(
-        geometry.input,
-        geometry.kernel,
-        geometry.output,
-        geometry.stride,
-        geometry.dilation,
-        geometry.padding,
-        strict=True,
-    )
-    tables = [make(*span) for span in spans]
-    if not backward:
-        for d, table in enumerate(tables):
-            if divisor is not None:
-                table.rows[:, 3] = divisor if d == 0 else 1
-            elif not count_include_pad:
-                table.rows[:, 3] = table.rows[:, 1]
-    return (*[_ONE] * (3 - len(tables)), *tables)
-
-
-@lru_cache(maxsize=512)
-def _adaptive_tables(input: Ints, output: Ints, backward: bool) -> tuple[_Table, ...]:
-    make = _adaptive_windows if backward else _adaptive_samples
-    return (*[_ONE] * (3 - len(input)), *map(make, input, output))
+    vectors: int  # of channels, held at once
+    window: Ints | None  # sources per dimension where all positions have equally many: no loops over them
 
 
 # --- what is done with the sources --------------------------------------------------------------------------------------
@@ -321,12 +237,13 @@ def emit(e: Emitter, schedule: Schedule) -> None:
             place = (line.index * result_w + w.index) * channels
             for column, vectors, lanes, mask in columns(e, first_column, last_column, schedule.vectors):
                 what = _MODES[schedule.mode](e, vectors)
-                _gather(e, what, n, boxes, own_plane, place + column, column, lanes, mask)
+                _gather(e, what, schedule.window, n, boxes, own_plane, place + column, column, lanes, mask)
 
 
 def _gather(
     e: Emitter,
     what: Any,
+    window: Ints | None,
     n: Int,
     boxes: tuple[_Box, ...],
     own_plane: Int,
@@ -338,31 +255,45 @@ def _gather(
     """One group of channels of one result."""
     box_d, box_h, box_w = boxes
     source, channels = e.pointer("source"), e.field("channels")
-    source_d, source_h, source_w = e.fields("source_d source_h source_w")
+    source_d, source_h, source_w, kernel_h, kernel_w = e.fields("source_d source_h source_w kernel_h kernel_w")
     step_d, step_h, step_w, tap_d, tap_h, tap_w = e.fields("step_d step_h step_w tap_d tap_h tap_w")
-    kernel_h, kernel_w = e.fields("kernel_h kernel_w")
-    at = _Position(
-        own_plane,
-        divisor=box_d.divisor * box_h.divisor * box_w.divisor,
-        plane=(box_d.first * source_h + box_h.first) * source_w + box_w.first,
-        tap=(box_d.tap * kernel_h + box_h.tap) * kernel_w + box_w.tap,
-    )
-    with e.loop("box_d", box_d.count, carry=what.start(lanes, at)) as in_d:
-        in_d_plane = (box_d.first + in_d.index * step_d) * source_h
-        in_d_tap = (box_d.tap + in_d.index * tap_d) * kernel_h
-        with e.loop("box_h", box_h.count, carry=in_d.carried) as in_h:
-            in_h_plane = (in_d_plane + box_h.first + in_h.index * step_h) * source_w + box_w.first
-            in_h_tap = (in_d_tap + box_h.tap + in_h.index * tap_h) * kernel_w + box_w.tap
-            with e.loop("box_w", box_w.count, carry=in_h.carried) as in_w:
-                plane = in_h_plane + in_w.index * step_w
-                at.plane, at.tap = plane, in_h_tap + in_w.index * tap_w
-                there = (n * (source_d * source_h * source_w) + plane) * channels + column
-                values = [_load(source.at(there + u * lanes), lanes, mask) for u in range(what.vectors)]
-                in_w.carry(what.combine(in_w.carried, values, there, at, mask))
-            in_h.carry(in_w.result)
-        in_d.carry(in_h.result)
+    batch_start = n * (source_d * source_h * source_w)
+
+    def position(d: IntLike, h: IntLike, w: IntLike) -> _Position:
+        plane_d, plane_h, plane_w = (
+            box.first + step * i for box, step, i in zip(boxes, (step_d, step_h, step_w), (d, h, w), strict=True)
+        )
+        at_d, at_h, at_w = (
+            box.tap + step * i for box, step, i in zip(boxes, (tap_d, tap_h, tap_w), (d, h, w), strict=True)
+        )
+        return _Position(
+            own_plane,
+            divisor=box_d.divisor * box_h.divisor * box_w.divisor,
+            plane=(plane_d * source_h + plane_h) * source_w + plane_w,
+            tap=(at_d * kernel_h + at_h) * kernel_w + at_w,
+        )
+
+    def combine(state: list[Any], d: IntLike, h: IntLike, w: IntLike) -> list[Any]:
+        at = position(d, h, w)
+        there = (batch_start + at.plane) * channels + column
+        values = [_load(source.at(there + u * lanes), lanes, mask) for u in range(what.vectors)]
+        return what.combine(state, values, there, at, mask)
+
+    origin = position(0, 0, 0)
+    state = what.start(lanes, origin)
+    if window is not None:
+        for d, h, w in np.ndindex(*window):
+            state = combine(state, d, h, w)
+    else:
+        with e.loop("box_d", box_d.count, carry=state) as in_d:
+            with e.loop("box_h", box_h.count, carry=in_d.carried) as in_h:
+                with e.loop("box_w", box_w.count, carry=in_h.carried) as in_w:
+                    in_w.carry(combine(in_w.carried, in_d.index, in_h.index, in_w.index))
+                in_h.carry(in_w.result)
+            in_d.carry(in_h.result)
+        state = in_d.result
     result = e.pointer("result")
-    for u, value in enumerate(what.finish(in_d.result, place, at, mask)):
+    for u, value in enumerate(what.finish(state, place, origin, mask)):
         _store(result.at(place + u * lanes), value, mask)
 
 
@@ -407,14 +338,21 @@ def _spread(e: Emitter, value: Int, kind: Any, lanes: int) -> Vec:
 # --- the engine's functions ---------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=16)
-def _kernel(mode: str) -> Kernel:
-    return Kernel(f"pool_{mode}", _FIELDS, Schedule(mode), emit)
+@lru_cache(maxsize=64)
+def _kernel(mode: str, vectors: int, window: Ints | None) -> Kernel:
+    return Kernel(f"pool_{mode}", _FIELDS, Schedule(mode, vectors, window), emit)
+
+
+@lru_cache(maxsize=512)
+def _kernel_for(mode: str, tables: Tables, channels: int) -> Kernel:
+    vectors = max(1, min(VECTORS, channels // host().lanes))
+    window = whole_window(tables)
+    return _kernel(mode, vectors, window if window is not None and prod(window) <= UNROLLED_SOURCES else None)
 
 
 def _launch(
     mode: str,
-    tables: tuple[_Table, ...],
+    tables: Tables,
     source: np.ndarray,
     result: np.ndarray,
     extra: np.ndarray | None = None,
@@ -433,7 +371,7 @@ def _launch(
         block_lines, block_columns = lines, channels
     column_blocks = -(-channels // block_columns)
     kernel_h, kernel_w = ([1, 1, *kernel])[-2:]
-    _kernel(mode).launch(
+    _kernel_for(mode, tables, channels).launch(
         -(-lines // block_lines) * column_blocks,
         address(result),
         address(source),
@@ -471,7 +409,7 @@ def max_forward(
     """As `reference.pool.max_forward`."""
     y = memory.empty_channels_last(geometry.output_shape)
     where = memory.empty_channels_last(geometry.output_shape, np.int64) if with_indices else None
-    tables = _tables(geometry, False, True, None)
+    tables = tables_of(geometry, False, True, None)
     _launch("max_index" if with_indices else "max", tables, layout.channels_last(x), y, where, geometry.kernel)
     return y, where
 
@@ -484,7 +422,7 @@ def refuse_max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndar
 def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """As `reference.pool.max_backward`."""
     gx = memory.empty_channels_last(geometry.input_shape)
-    tables = _tables(geometry, True, True, None)
+    tables = tables_of(geometry, True, True, None)
     _launch("index_sum", tables, layout.channels_last(gy), gx, layout.channels_last(indices), geometry.kernel)
     return gx
 
@@ -501,7 +439,7 @@ def avg_forward(
 ) -> np.ndarray:
     """As `reference.pool.avg_forward`."""
     y = memory.empty_channels_last(geometry.output_shape)
-    _launch("mean", _tables(geometry, False, count_include_pad, divisor), layout.channels_last(x), y)
+    _launch("mean", tables_of(geometry, False, count_include_pad, divisor), layout.channels_last(x), y)
     return y
 
 
@@ -516,9 +454,8 @@ def avg_backward(
     geometry: PoolGeometry, gy: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
 ) -> np.ndarray:
     """As `reference.pool.avg_backward`."""
-    shares = _shares(gy, _tables(geometry, False, count_include_pad, divisor))
     gx = memory.empty_channels_last(geometry.input_shape)
-    _launch("sum", _tables(geometry, True, count_include_pad, divisor), shares, gx)
+    _spread_means(tables_of(geometry, False, count_include_pad, divisor), tables_of(geometry, True, True, None), gy, gx)
     return gx
 
 
@@ -530,7 +467,7 @@ def refuse_adaptive_avg_forward(x: np.ndarray, output: Ints) -> str | None:
 def adaptive_avg_forward(x: np.ndarray, output: Ints) -> np.ndarray:
     """As `reference.pool.adaptive_avg_forward`."""
     y = memory.empty_channels_last((*x.shape[:2], *output))
-    _launch("mean", _adaptive_tables(x.shape[2:], tuple(output), False), layout.channels_last(x), y)
+    _launch("mean", adaptive_tables(x.shape[2:], tuple(output), False), layout.channels_last(x), y)
     return y
 
 
@@ -541,22 +478,26 @@ def refuse_adaptive_avg_backward(gy: np.ndarray, input: Ints) -> str | None:
 
 def adaptive_avg_backward(gy: np.ndarray, input: Ints) -> np.ndarray:
     """As `reference.pool.adaptive_avg_backward`."""
-    shares = _shares(gy, _adaptive_tables(tuple(input), gy.shape[2:], False))
     gx = memory.empty_channels_last((*gy.shape[:2], *input))
-    _launch("sum", _adaptive_tables(tuple(input), gy.shape[2:], True), shares, gx)
+    forward = adaptive_tables(tuple(input), gy.shape[2:], False)
+    _spread_means(forward, adaptive_tables(tuple(input), gy.shape[2:], True), gy, gx)
     return gx
 
 
-def _shares(gy: np.ndarray, forward_tables: tuple[_Table, ...]) -> np.ndarray:
-    """Each window's gradient over its divisor, channels last."""
-    divisors = np.ones((), np.int64)
-    for table in forward_tables[3 - (gy.ndim - 2) :]:
-        divisors = divisors[..., None] * table.rows[:, 3]
+def _spread_means(forward: Tables, backward: Tables, gy: np.ndarray, gx: np.ndarray) -> None:
+    """The gradient of a mean: each window's share goes to all its samples."""
     gy = layout.channels_last(gy)
-    return gy / divisors.astype(np.float32)  # keeps the memory order of gy
+    divisor = uniform_divisor(forward)
+    if divisor is not None:
+        _launch("mean", with_divisor(backward, divisor), gy, gx)
+        return
+    divisors = np.ones((), np.int64)
+    for table in forward[3 - (gy.ndim - 2) :]:
+        divisors = divisors[..., None] * table.rows[:, 3]
+    _launch("sum", backward, gy / divisors.astype(np.float32), gx)  # the quotient keeps gy's memory order
 
 
 def _refuse_empty_windows(geometry: PoolGeometry) -> str | None:
     """A window without samples has no first index to return."""
-    tables = _tables(geometry, False, True, None)
+    tables = tables_of(geometry, False, True, None)
     return "a window lies in the padding" if any((table.rows[:, 1] == 0).any() for table in tables) else None
