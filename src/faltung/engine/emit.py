@@ -178,14 +178,15 @@ class Ptr:
         self.e.ir.store(self.e.raw(value), self.value, align=8)
 
     @property
-    def _align(self) -> int:
+    def align(self) -> int:
+        """Bytes that every element's address is a multiple of."""
         return {f64: 8, i64: 8, i8: 1}.get(self.element, 4)
 
     def load_masked(self, mask: Any, lanes: int) -> Vec:
         """The lanes that `mask` allows, zero elsewhere; nothing behind a forbidden lane is touched."""
         kind = _vector(lanes, self.element)
         function = self.e.declare(f"llvm.masked.load.{_suffix(kind)}.p0", kind, [pointer, i32, mask.type, kind])
-        arguments = [self.value, ir.Constant(i32, self._align), mask, ir.Constant(kind, None)]
+        arguments = [self.value, ir.Constant(i32, self.align), mask, ir.Constant(kind, None)]
         return Vec(self.e, self.e.ir.call(function, arguments))
 
     def store_masked(self, value: Vec, mask: Any) -> None:
@@ -193,7 +194,7 @@ class Ptr:
         kind = value.value.type
         name = f"llvm.masked.store.{_suffix(kind)}.p0"
         function = self.e.declare(name, ir.VoidType(), [kind, pointer, i32, mask.type])
-        self.e.ir.call(function, [value.value, self.value, ir.Constant(i32, self._align), mask])
+        self.e.ir.call(function, [value.value, self.value, ir.Constant(i32, self.align), mask])
 
 
 class Loop:
@@ -241,10 +242,10 @@ class Emitter:
         value = self.ir.inttoptr(self.field(name).value, pointer, name=f"{name}.p")
         return Ptr(self, value, element)
 
-    def number(self, name: str) -> Vec:
-        """A float argument; the caller stores it as the bits of a double (`jit.bits`)."""
-        value = self.ir.load(self._slot(name), typ=f64, align=8, name=name)
-        return Vec(self, self.ir.fptrunc(value, f32))
+    def number(self, name: str, element: Any = f32) -> Vec:
+        """A float argument; the caller stores it as the bits of a double (`kernel.bits`)."""
+        value = Vec(self, self.ir.load(self._slot(name), typ=f64, align=8, name=name))
+        return self.convert(value, element)
 
     def _slot(self, name: str) -> Any:
         return self.ir.gep(self.arguments, [ir.Constant(i64, self._slots[name])], source_etype=i64)
@@ -271,10 +272,19 @@ class Emitter:
         """A scalar in every lane."""
         if lanes == 1:
             return scalar
-        kind = ir.VectorType(f32, lanes)
+        kind = ir.VectorType(scalar.value.type, lanes)
         first = self.ir.insert_element(ir.Constant(kind, ir.Undefined), scalar.value, ir.Constant(i32, 0))
         mask = ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
         return Vec(self, self.ir.shuffle_vector(first, ir.Constant(kind, ir.Undefined), mask))
+
+    def convert(self, a: Int | Vec, element: Any) -> Vec:
+        """An integer, or every lane of a vector, as a float of another width."""
+        if isinstance(a, Int):
+            return Vec(self, self.ir.sitofp(a.value, element))
+        kind = _vector(a.lanes, element)
+        if a.value.type == kind:
+            return a
+        return Vec(self, (self.ir.fpext if element == f64 else self.ir.fptrunc)(a.value, kind))
 
     def smaller(self, a: IntLike, b: IntLike) -> Int:
         """The lesser of two integers."""
@@ -360,6 +370,7 @@ class Emitter:
         with self.ir.goto_entry_block():
             slot = self.ir.alloca(ir.ArrayType(f32, elements))
             slot.align = align
+            slot.type = pointer  # llvmlite types it after the array; everything else here is opaque
         return Ptr(self, slot)
 
     # --- control ---

@@ -6,14 +6,14 @@ any permutation) are just N floats. Chunks are fixed stretches of BLOCK elements
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from faltung.engine import memory
-from faltung.engine.emit import Emitter, Int
+from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.target import host
 
 BLOCK = 16384  # elements of one chunk: 64 KiB of each operand
@@ -96,6 +96,41 @@ def over_range(e: Emitter, start: Int, stop: Int, unroll: int, body: Body) -> No
     else:
         with e.loop("rest", stop, start=whole) as i:
             body(i.index, 1, None)
+
+
+def columns(e: Emitter, start: IntLike, stop: IntLike, vectors: int) -> Iterator[tuple[Int, int, int, Any]]:
+    """Yield (column, vectors, lanes, mask): groups of whole vectors, then the rest in masked vectors or single elements.
+
+    The caller's loop body is emitted once for each of the two loops.
+    """
+    step, start = vectors * e.lanes, e.int(start)
+    whole = start + (e.int(stop) - start) // step * step
+    with e.loop("columns", whole, start=start, step=step) as column:
+        yield column.index, vectors, e.lanes, None
+    if masks(e):
+        with e.loop("rest", stop, start=whole, step=e.lanes) as column:
+            yield column.index, 1, e.lanes, e.mask(e.int(stop) - column.index, e.lanes)
+    else:
+        with e.loop("rest", stop, start=whole) as column:
+            yield column.index, 1, 1, None
+
+
+def vectors_for(channels: int, at_most: int = 4) -> int:
+    """Vectors of channels to hold at once: no more than whole ones are there."""
+    return max(1, min(at_most, channels // host().lanes))
+
+
+def load(place: Ptr, lanes: int, mask: Any) -> Vec:
+    """A vector from any address, under a mask if there is one."""
+    return place.load(lanes, align=place.align) if mask is None else place.load_masked(mask, lanes)
+
+
+def store(place: Ptr, value: Vec, mask: Any) -> None:
+    """A vector to any address, under a mask if there is one."""
+    if mask is None:
+        place.store(value, align=place.align)
+    else:
+        place.store_masked(value, mask)
 
 
 def masks(e: Emitter) -> bool:

@@ -18,7 +18,7 @@ many 32-bit vectors of them; 2 * VECTORS + 2 in all. Bound by memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -28,7 +28,7 @@ import numpy as np
 from llvmlite import ir
 
 from faltung.engine import memory
-from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec, i8, i32, i64
+from faltung.engine.emit import Emitter, Int, IntLike, Vec, i8, i32, i64
 from faltung.engine.geometry import PoolGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import flat, layout
@@ -40,7 +40,6 @@ from faltung.engine.kernels.pool_tables import (
     whole_window,
     with_divisor,
 )
-from faltung.engine.target import host
 
 VECTORS = 4
 BLOCK_ELEMENTS = 16384  # of the result or of its sources, whichever are more, in one chunk
@@ -107,7 +106,7 @@ class _MaxIndex(_Max):
         for u, index in enumerate(state[self.vectors :]):
             width = ir.VectorType(kind, lanes) if lanes > 1 else kind
             cast = self.e.ir.sext if kind == i64 else self.e.ir.trunc
-            _store(self.extra.at(place + u * lanes), Vec(self.e, cast(index.value, width)), mask)
+            flat.store(self.extra.at(place + u * lanes), Vec(self.e, cast(index.value, width)), mask)
         return state[: self.vectors]
 
 
@@ -164,7 +163,7 @@ class _IndexSum(_Sum):
         own = _spread(e, self.own(at), self.extra.element, lanes)
         totals = []
         for u, (total, source) in enumerate(zip(state, sources, strict=True)):
-            index = _load(self.extra.at(place + u * lanes), lanes, mask)
+            index = flat.load(self.extra.at(place + u * lanes), lanes, mask)
             mine = e.ir.icmp_signed("==", index.value, own.value)
             totals.append(total + e.select(mine, source, 0.0))
         return totals
@@ -235,7 +234,7 @@ def emit(e: Emitter, schedule: Schedule) -> None:
             boxes = box_d, box_h, _box(e, "w", w.index)
             own_plane = (d * result_h + h) * result_w + w.index
             place = (line.index * result_w + w.index) * channels
-            for column, vectors, lanes, mask in columns(e, first_column, last_column, schedule.vectors):
+            for column, vectors, lanes, mask in flat.columns(e, first_column, last_column, schedule.vectors):
                 what = _MODES[schedule.mode](e, vectors)
                 _gather(e, what, schedule.window, n, boxes, own_plane, place + column, column, lanes, mask)
 
@@ -276,7 +275,7 @@ def _gather(
     def combine(state: list[Any], d: IntLike, h: IntLike, w: IntLike) -> list[Any]:
         at = position(d, h, w)
         there = (batch_start + at.plane) * channels + column
-        values = [_load(source.at(there + u * lanes), lanes, mask) for u in range(what.vectors)]
+        values = [flat.load(source.at(there + u * lanes), lanes, mask) for u in range(what.vectors)]
         return what.combine(state, values, there, at, mask)
 
     origin = position(0, 0, 0)
@@ -294,32 +293,7 @@ def _gather(
         state = in_d.result
     result = e.pointer("result")
     for u, value in enumerate(what.finish(state, place, origin, mask)):
-        _store(result.at(place + u * lanes), value, mask)
-
-
-def columns(e: Emitter, start: Int, stop: Int, vectors: int) -> Iterator[tuple[Int, int, int, Any]]:
-    """(column, vectors, lanes, mask): groups of whole vectors, then the rest in masked vectors or single elements."""
-    step = vectors * e.lanes
-    whole = start + (stop - start) // step * step
-    with e.loop("columns", whole, start=start, step=step) as column:
-        yield column.index, vectors, e.lanes, None
-    if flat.masks(e):
-        with e.loop("rest", stop, start=whole, step=e.lanes) as column:
-            yield column.index, 1, e.lanes, e.mask(stop - column.index, e.lanes)
-    else:
-        with e.loop("rest", stop, start=whole) as column:
-            yield column.index, 1, 1, None
-
-
-def _load(place: Ptr, lanes: int, mask: Any) -> Vec:
-    return place.load(lanes, align=1 if place.element == i8 else 4) if mask is None else place.load_masked(mask, lanes)
-
-
-def _store(place: Ptr, value: Vec, mask: Any) -> None:
-    if mask is None:
-        place.store(value, align=1 if place.element == i8 else 4)
-    else:
-        place.store_masked(value, mask)
+        flat.store(result.at(place + u * lanes), value, mask)
 
 
 def _spread(e: Emitter, value: Int, kind: Any, lanes: int) -> Vec:
@@ -345,7 +319,7 @@ def _kernel(mode: str, vectors: int, window: Ints | None) -> Kernel:
 
 @lru_cache(maxsize=512)
 def _kernel_for(mode: str, tables: Tables, channels: int) -> Kernel:
-    vectors = max(1, min(VECTORS, channels // host().lanes))
+    vectors = flat.vectors_for(channels, VECTORS)
     window = whole_window(tables)
     return _kernel(mode, vectors, window if window is not None and prod(window) <= UNROLLED_SOURCES else None)
 
