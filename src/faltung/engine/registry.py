@@ -22,8 +22,8 @@ _ACTIVATIONS = (
 
 # operation -> modules under engine.kernels, tried in this order before the reference
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "conv.forward": ("conv_dense",),
-    "conv.backward_data": ("conv_dense",),
+    "conv.forward": ("conv_dense_winograd", "conv_dense",),
+    "conv.backward_data": ("conv_dense_winograd", "conv_dense",),
     "conv.backward_weights": ("conv_dense_weights",),
     **{f"pool.{name}_{way}": ("pool",) for name in ("max", "avg", "adaptive_avg") for way in ("forward", "backward")},
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},

@@ -185,9 +185,7 @@ def _tile(
             sums.at(i * k.width + v * e.lanes).store(plane.result[i * vectors + v])
 
 
-def _row(
-    k: _Chunk, x: Ptr, gy: Ptr, count: Int, accs: list[Vec], channels: int, vectors: int, mask: Any
-) -> list[Vec]:
+def _row(k: _Chunk, x: Ptr, gy: Ptr, count: Int, accs: list[Vec], channels: int, vectors: int, mask: Any) -> list[Vec]:
     """The microkernel: one row of pixels, `unroll` at a time."""
     e, unroll = k.e, k.s.unroll
     x_step = k.stride_w * k.x_w

@@ -107,7 +107,7 @@ def _run(
     s = plan.schedule
     panels = _panels(problem, kernel, w, s.vectors, plan.channel_block, cache, weight_roles)
     width = s.vectors * host().lanes
-    biases, bias_g = _padded_bias(bias, problem, plan.blocks * width)
+    biases, bias_g = padded_bias(bias, problem, plan.blocks * width)
     scratch = memory.empty((team.get_num_threads() * plan.scratch_floats,)) if s.packed else biases
     x_d, x_h, x_w = (0, plan.row_pixels * xs[4], xs[4]) if flat else xs[2:]
     if flat:
@@ -363,7 +363,7 @@ def _panels(
     return panels
 
 
-def _padded_bias(bias: np.ndarray | None, problem: Problem, padded: int) -> tuple[np.ndarray, int]:
+def padded_bias(bias: np.ndarray | None, problem: Problem, padded: int) -> tuple[np.ndarray, int]:
     """Bias of every group padded to whole blocks, and the floats from group to group (0: the same zeros for all)."""
     if bias is None:
         return zeros_of(padded), 0

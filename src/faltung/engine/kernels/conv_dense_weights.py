@@ -114,9 +114,7 @@ class Plan:
 def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
     """Tile, pixel blocks and chunks. Only what adds no sums may depend on the number of threads."""
     lanes = target.lanes
-    wide = (
-        problem.groups == 1 and problem.channels < _FEW_CHANNELS and problem.taps[2] > 1 and problem.dilation[2] == 1
-    )
+    wide = problem.groups == 1 and problem.channels < _FEW_CHANNELS and problem.taps[2] > 1 and problem.dilation[2] == 1
     seen = problem
     if wide:
         width = (problem.output[2] - 1) * problem.stride[2] + problem.taps[2]

@@ -154,9 +154,7 @@ def emit_unpack(e: Emitter, schedule: UnpackSchedule) -> None:
     rows, depth, segments, segment_step, parts = e.fields("rows depth segments segment_step parts")
     vector, part = e.chunk // parts, e.chunk % parts
     width = schedule.vectors * e.lanes
-    sums = e.pointer("sums").at(
-        vector // schedule.vectors * depth * width + vector % schedule.vectors * e.lanes
-    )
+    sums = e.pointer("sums").at(vector // schedule.vectors * depth * width + vector % schedule.vectors * e.lanes)
     result, table = e.pointer("result").at(vector * e.lanes * depth), e.pointer("table", i64)
     rows_left = rows - vector * e.lanes
     pieces = (depth + (e.lanes - 1)) // e.lanes

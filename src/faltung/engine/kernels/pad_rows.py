@@ -1,6 +1,6 @@
 """A channels-last copy of an image batch whose rows carry their zeros: for kernels that need runs without edges.
 
-    chunk: rows of the batch:   zeros, the row's pixels, zeros
+chunk: rows of the batch:   zeros, the row's pixels, zeros
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from faltung.engine.kernels.rows import copy_pixels, fill
 _ROWS_PER_CHUNK = 16
 
 
-def pad_rows(x: np.ndarray, strides: tuple[int, ...], sizes: tuple[int, int, int, int], left: int, width: int) -> np.ndarray:
+def pad_rows(
+    x: np.ndarray, strides: tuple[int, ...], sizes: tuple[int, int, int, int], left: int, width: int
+) -> np.ndarray:
     """(N, D, H, width, C) from x with strides (n, c, d, h, w) in elements; `left` zeros come first, negative ones cut.
 
     `sizes` are x's (N, D, H, W).

@@ -23,7 +23,9 @@ def copy(e: Emitter, source: Ptr, to: Ptr, count: Int) -> None:
         to.at(loop.index).store(source.at(loop.index).load())
 
 
-def copy_pixels(e: Emitter, source: Ptr, to: Ptr, pixels: Int, channels: Int, pixel_step: Int, channel_step: Int) -> None:
+def copy_pixels(
+    e: Emitter, source: Ptr, to: Ptr, pixels: Int, channels: Int, pixel_step: Int, channel_step: Int
+) -> None:
     """A row of pixels, wherever its channels lie, to (pixels, channels)."""
     adjacent = channel_step.equals(1)
     with e.either(e.both(adjacent, pixel_step.equals(channels))) as (yes, no):

@@ -1,0 +1,222 @@
+"""Planning and launching of Winograd convolutions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from faltung.engine import memory, team
+from faltung.engine.geometry import ConvGeometry
+from faltung.engine.kernel import Kernel, address
+from faltung.engine.kernels import conv_winograd, pack_weights
+from faltung.engine.kernels.conv_dense import even_columns, padded_bias, refuse, strides_of, vectors_for, zeros_of
+from faltung.engine.kernels.conv_problem import Problem, backward_problems, forward_problem, panel_table
+from faltung.engine.kernels.conv_winograd import InputSchedule, ProductSchedule, WeightSchedule
+from faltung.engine.kernels.microkernel import largest_tile
+from faltung.engine.target import Target, host
+
+Cache = dict[Any, Any] | None
+enabled = True  # backends.cpu.winograd
+_LEAST_CHANNELS = 16
+_SHARE_OF_L3 = 4  # V of one batch of tiles takes at most this part of the shared cache
+
+
+def refuse_forward(
+    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+) -> str | None:
+    """Why Winograd does not fit, or None."""
+    return refuse(geometry, x, w) or _unfit(geometry, False, cache is not None)
+
+
+def refuse_backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> str | None:
+    """Why Winograd does not fit, or None."""
+    return refuse(geometry, gy, w) or _unfit(geometry, True, cache is not None)
+
+
+def _unfit(geometry: ConvGeometry, backward: bool, kept: bool) -> str | None:
+    if not enabled:
+        return "switched off"
+    if geometry.ndim != 2 or geometry.kernel != (3, 3):
+        return "not a 3x3 kernel"
+    if geometry.stride != (1, 1) or geometry.dilation != (1, 1):
+        return "strided or dilated"
+    if geometry.groups != 1 or min(geometry.in_channels, geometry.out_channels) < _LEAST_CHANNELS:
+        return "too few channels per group"
+    problem = backward_problems(geometry)[0][0] if backward else forward_problem(geometry)
+    return None if outputs_for(problem, kept, host()) else "direct convolution is estimated faster"
+
+
+@lru_cache(maxsize=4096)
+def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int:
+    """m of the fastest F(m, 3) by an estimate in cycles, 0 where direct convolution is faster.
+
+    Direct: multiply-adds at 85% of the peak. Winograd: fewer of them at 75%; the transforms' loads and stores; U read once
+    from the shared cache at 8 bytes a cycle; the weight transform too, where weights are used only once.
+    """
+    lanes = target.lanes
+    c, o = problem.channels, problem.out_channels
+    _, out_h, out_w = problem.output
+    pixels = problem.batch * out_h * out_w
+    rate = 2.0 * lanes
+    weight_bytes = 4.0 * 9 * c * o
+    direct = pixels * 9 * c * o / (0.85 * rate) + weight_bytes / 16
+    best, choice = direct, 0
+    for m in (2, 4):
+        size = (m + 2) ** 2
+        tiles = problem.batch * -(-out_h // m) * -(-out_w // m)
+        product = tiles * size * c * o / (0.75 * rate)
+        transforms = tiles * size * (c + o) / lanes * 3.0
+        u_bytes = 4.0 * size * c * o
+        reading = u_bytes / 16 if u_bytes < target.l3_bytes / 2 else u_bytes / 4
+        total = max(product, reading) + 0.25 * min(product, reading) + transforms + 4000
+        if not weights_are_kept:
+            total += u_bytes / 6
+        if total < best:
+            best, choice = total, m
+    return choice
+
+
+def forward(
+    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+) -> np.ndarray:
+    """y = conv(x, w) + bias, physically channels last."""
+    y = memory.empty_channels_last(geometry.output_shape)
+    _run(forward_problem(geometry), x, w, bias, y, cache, "forward")
+    return y
+
+
+def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> np.ndarray:
+    """The gradient of the input, physically channels last."""
+    gx = memory.empty_channels_last(geometry.input_shape)
+    problems, _ = backward_problems(geometry)
+    _run(problems[0], gy, w, None, gx, cache, "backward")
+    return gx
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Schedules with the numbers that go with them."""
+
+    outputs: int
+    input_schedule: InputSchedule
+    product_schedule: ProductSchedule
+    tiles_h: int
+    tiles_w: int
+    tile_block: int
+    blocks_per_batch: int  # tile blocks that go through both regions together
+    channel_blocks: int
+    tiles_per_chunk: int
+
+
+def _run(
+    problem: Problem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, cache: Cache, roles: str
+) -> None:
+    threads = team.get_num_threads()
+    plan = plan_for(problem, cache is not None, threads, host())
+    m, s = plan.outputs, plan.product_schedule
+    size = (m + 2) ** 2
+    width = s.vectors * host().lanes
+    c, o = problem.channels, problem.out_channels
+    u = _weights(problem, w, m, s.vectors, plan.channel_blocks, cache, roles)
+    biases, _ = padded_bias(bias, problem, plan.channel_blocks * width)
+    if x.strides[1] != 4:
+        copied = memory.empty_channels_last(x.shape)
+        copied[...] = x
+        x = copied
+    xs, ys = strides_of(x), strides_of(y)
+    block_floats = size * plan.tile_block * c
+    tiles = problem.batch * plan.tiles_h * plan.tiles_w
+    batch_tiles = plan.tile_block * plan.blocks_per_batch
+    v = memory.empty((min(-(-tiles // plan.tile_block), plan.blocks_per_batch) * block_floats,))
+    scratch_floats = size * plan.tile_block * width
+    scratch = memory.empty((threads * scratch_floats,))
+    for first in range(0, tiles, batch_tiles):
+        count = min(batch_tiles, tiles - first)
+        _kernel("conv_winograd_input", plan.input_schedule).launch(
+            -(-count // plan.tiles_per_chunk),
+            address(x), address(v), address(zeros_of(c)), count, first, plan.tiles_h, plan.tiles_w, c,
+            *problem.input[1:], *problem.before[1:], plan.tiles_per_chunk, plan.tile_block,
+            xs[0], xs[3], xs[4], block_floats,
+        )  # fmt: skip
+        blocks = -(-count // plan.tile_block)
+        _kernel("conv_winograd_product", s).launch(
+            blocks * plan.channel_blocks,
+            address(v), address(u), address(biases), address(y), address(scratch), count, first, blocks,
+            plan.tile_block, c, plan.channel_blocks, o, plan.tiles_h, plan.tiles_w, *problem.output[1:],
+            ys[0], ys[3], ys[4], block_floats, size * c * width, scratch_floats,
+        )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _kernel(name: str, schedule: Any) -> Kernel:
+    fields, emit = {
+        "conv_winograd_input": (conv_winograd.INPUT_FIELDS, conv_winograd.emit_input),
+        "conv_winograd_product": (conv_winograd.PRODUCT_FIELDS, conv_winograd.emit_product),
+        "conv_winograd_weights": (conv_winograd.WEIGHT_FIELDS, conv_winograd.emit_weights),
+    }[name]
+    return Kernel(name, fields, schedule, emit)
+
+
+@lru_cache(maxsize=4096)
+def plan_for(problem: Problem, weights_are_kept: bool, threads: int, target: Target) -> Plan:
+    """Tile blocks small enough that V and M of a chunk stay in L2, and enough chunks for every thread."""
+    m = outputs_for(problem, weights_are_kept, target) or 4
+    lanes = target.lanes
+    size = (m + 2) ** 2
+    tiles_h, tiles_w = -(-problem.output[1] // m), -(-problem.output[2] // m)
+    tiles = problem.batch * tiles_h * tiles_w
+    needed = -(-problem.out_channels // lanes)
+    vectors = vectors_for(needed)
+    channel_blocks = -(-needed // vectors)
+    most = min(largest_tile(target, vectors), 14)
+    room = target.l2_bytes // 2
+    per_tile = size * 4 * (problem.channels + vectors * lanes)
+    fitting = max(most, room // per_tile // most * most)
+    tile_block = min(tiles, fitting)
+    # a block count that shares evenly among the threads, as long as blocks stay wide enough for their panels
+    while tile_block > 2 * most and -(-tiles // tile_block) * channel_blocks < 4 * threads:
+        tile_block = -(-tile_block // 2 // most) * most
+    if tiles > tile_block:
+        tile_block = -(-tiles // -(-tiles // tile_block))
+    register_tiles = even_columns(tile_block, most)
+    last = tiles % tile_block
+    narrow = tile_block % register_tiles != 0 or last % register_tiles != 0
+    unroll, exact = (4, problem.channels % 4 == 0)
+    v_bytes = size * 4 * problem.channels * tile_block
+    per_batch = max(1, target.l3_bytes // _SHARE_OF_L3 // v_bytes)
+    tiles_per_chunk = max(1, min(16, tile_block, -(-tiles // (4 * threads))))
+    return Plan(
+        m,
+        InputSchedule(m, problem.channels % lanes != 0),
+        ProductSchedule(
+            m, register_tiles, vectors, narrow, unroll, exact, needed % vectors, problem.out_channels % lanes != 0
+        ),
+        tiles_h, tiles_w, tile_block, per_batch, channel_blocks, tiles_per_chunk,
+    )  # fmt: skip
+
+
+def _weights(
+    problem: Problem, w: np.ndarray, m: int, vectors: int, blocks: int, cache: Cache, roles: str
+) -> np.ndarray:
+    """U, from the cache if it is there."""
+    key = ("winograd", roles, m, vectors)
+    if cache is not None and key in cache:
+        return cache[key]
+    c, o, width = problem.channels, problem.out_channels, vectors * host().lanes
+    table = panel_table(problem, (1, 3, 3), c)
+    packed = memory.empty((blocks, 9 * c, width))
+    rows = (o, 9 * c, 1, 9 * c, 9 * c) if roles == "forward" else (o, 9, c, 9 * o, 9)
+    pack_weights.pack(np.ascontiguousarray(w), 0, *rows, table, vectors, 9 * c, packed)
+    size = (m + 2) ** 2
+    u = memory.empty((blocks, size, c, width))
+    per_chunk = 16
+    chunks_per_block = -(-c // per_chunk)
+    _kernel("conv_winograd_weights", WeightSchedule(m, vectors)).launch(
+        blocks * chunks_per_block, address(packed), address(u), c, per_chunk, chunks_per_block
+    )
+    if cache is not None:
+        cache[key] = u
+    return u
