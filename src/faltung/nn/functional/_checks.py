@@ -64,6 +64,13 @@ def as_bool(where: str, name: str, value: Any) -> bool:
     raise TypeError(message(where, f"{name} must be a bool, got {value!r} ({type_name(value)})"))
 
 
+def as_number(where: str, name: str, value: Any) -> float:
+    """A Python number; TypeError for anything else."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    raise TypeError(message(where, f"{name} must be a number, got {value!r} ({type_name(value)})"))
+
+
 def check_at_least(where: str, name: str, values: Sequence[int], minimum: int) -> None:
     """RuntimeError unless every value is at least `minimum`."""
     if min(values, default=minimum) < minimum:

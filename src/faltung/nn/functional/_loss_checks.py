@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from faltung import dtypes
-from faltung.nn.functional._checks import check_tensors, message, not_implemented_for, shape_text, type_name
+from faltung.nn.functional._checks import check_tensors, message, not_implemented_for, shape_text
 from faltung.tensor import Tensor
 
 
@@ -24,13 +24,6 @@ def reduction_name(where: str, reduction: Any, size_average: bool | None = None,
             message(where, f"{reduction} is not a valid value for reduction, expected 'none', 'mean' or 'sum'")
         )
     return reduction
-
-
-def number(where: str, name: str, value: Any) -> float:
-    """A Python number; TypeError for anything else."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value
-    raise TypeError(message(where, f"{name} must be a number, got {value!r} ({type_name(value)})"))
 
 
 def floating(where: str, input: Tensor) -> Tensor:

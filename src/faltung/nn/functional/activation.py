@@ -11,9 +11,10 @@ import warnings
 from typing import Any
 
 from faltung import dtypes
-from faltung.nn.functional._checks import check_tensor, message, not_implemented_for, shape_text
+from faltung.nn.functional._checks import as_number, check_tensor, message, not_implemented_for, shape_text
 from faltung.ops import activation as ops
 from faltung.ops import softmax as softmax_ops
+from faltung.ops.dims import wrap_dim
 from faltung.tensor import Tensor
 
 
@@ -54,7 +55,8 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where x > 0, else negative_slope * x. Module twin: `nn.LeakyReLU`."""
-    return ops.leaky_relu(_floating("leaky_relu", input), negative_slope, inplace)
+    slope = as_number("leaky_relu", "negative_slope", negative_slope)
+    return ops.leaky_relu(_floating("leaky_relu", input), slope, inplace)
 
 
 def leaky_relu_(input: Tensor, negative_slope: float = 0.01) -> Tensor:
@@ -125,7 +127,7 @@ def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where x > 0, else alpha * (exp(x) - 1) (Clevert et al. 2015). Module twin: `nn.ELU`."""
-    return ops.elu(_floating("elu", input), alpha, inplace=inplace)
+    return ops.elu(_floating("elu", input), as_number("elu", "alpha", alpha), inplace=inplace)
 
 
 def elu_(input: Tensor, alpha: float = 1.0) -> Tensor:
@@ -145,7 +147,7 @@ def selu_(input: Tensor) -> Tensor:
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """max(0, x) + min(0, alpha * (exp(x / alpha) - 1)) (Barron 2017). Module twin: `nn.CELU`."""
-    if alpha == 0:
+    if as_number("celu", "alpha", alpha) == 0:
         raise RuntimeError(
             message("celu", "alpha cannot be 0: it divides the input", "relu is the limit for alpha -> 0.")
         )
@@ -247,7 +249,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     x = _floating(where, input)
     if x.dim() == 0:
         raise RuntimeError(message(where, "does not support scalars: a dimension is split into halves"))
-    axis = _axis(where, dim, x.dim())
+    axis = wrap_dim(where, dim, x.dim())
     size = x.shape[axis]
     if size % 2:
         raise RuntimeError(message(where, f"Halving dimension must be even, but dimension {axis} is size {size}"))
@@ -310,23 +312,13 @@ def gumbel_softmax(logits: Tensor, tau: float = 1, hard: bool = False, eps: floa
     check_tensor(where, "logits", logits)
     if logits._data.dtype.kind != "f":
         raise RuntimeError(message(where, f"logits must be floating point, got {logits.dtype}", "Use logits.float()."))
-    axis = _axis(where, dim, logits.dim())
+    axis = wrap_dim(where, dim, logits.dim())
     soft = softmax_ops.softmax((logits + ops.gumbel_noise(logits)) / tau, axis)
     if not hard:
         return soft
     one_hot = soft.new_zeros(soft.shape)
     one_hot.scatter_(axis, soft.detach().argmax(axis, keepdim=True), 1.0)
     return one_hot - soft.detach() + soft
-
-
-def _axis(where: str, dim: int, ndim: int) -> int:
-    """`dim` counted from the front; IndexError out of range."""
-    span = max(ndim, 1)
-    if not -span <= dim < span:
-        raise IndexError(
-            message(where, f"Dimension out of range (expected to be in range of [{-span}, {span - 1}], but got {dim})")
-        )
-    return dim % span
 
 
 def _softmax_arguments(
@@ -344,4 +336,4 @@ def _softmax_arguments(
     x = input if dtype is None else input.to(dtype)
     if x._data.dtype.kind != "f":
         raise not_implemented_for(where, x, "Convert the data: x.float(), or pass dtype=.")
-    return x, _axis(where, dim, x.dim())
+    return x, wrap_dim(where, dim, x.dim())

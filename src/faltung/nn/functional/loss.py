@@ -11,13 +11,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from faltung import dtypes
-from faltung.nn.functional._checks import check_same_dtype, check_tensors, message, not_implemented_for, shape_text
+from faltung.nn.functional._checks import (
+    as_number,
+    check_same_dtype,
+    check_tensors,
+    message,
+    not_implemented_for,
+    shape_text,
+)
 from faltung.nn.functional._loss_checks import (
     broadcast_pair,
     broadcast_shape,
     class_targets,
     floating,
-    number,
     reduction_name,
 )
 from faltung.ops import ctc as ctc_ops
@@ -290,7 +296,7 @@ def smooth_l1_loss(
     where = "smooth_l1_loss"
     reduction = reduction_name(where, reduction, size_average, reduce)
     x, t = broadcast_pair(where, input, target)
-    if number(where, "beta", beta) < 0:
+    if as_number(where, "beta", beta) < 0:
         raise RuntimeError(message(where, f"does not support negative values for beta, got {beta}"))
     if beta == 0:
         return ops.l1_loss(x, t, reduction)
@@ -305,7 +311,7 @@ def huber_loss(
     reduction = reduction_name(where, reduction)
     kept = input.dtype if isinstance(input, Tensor) else None
     x, t = broadcast_pair(where, input, target)
-    if number(where, "delta", delta) <= 0:
+    if as_number(where, "delta", delta) <= 0:
         raise RuntimeError(message(where, f"does not support non-positive values for delta, got {delta}"))
     floating(where, x)
     if weight is None:
@@ -360,7 +366,7 @@ def gaussian_nll_loss(
     where = "gaussian_nll_loss"
     check_tensors(where, input=input, target=target)
     if not isinstance(var, Tensor):
-        var = input.new_full(input.shape, number(where, "var", var))
+        var = input.new_full(input.shape, as_number(where, "var", var))
     lowest = var.detach().min().item() if var.numel() else 0
     if lowest < 0:
         raise ValueError(

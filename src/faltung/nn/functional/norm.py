@@ -11,7 +11,15 @@ from math import prod
 from typing import Any
 
 from faltung import dtypes
-from faltung.nn.functional._checks import as_int, check_tensors, message, not_implemented_for, shape_text, type_name
+from faltung.nn.functional._checks import (
+    as_int,
+    as_number,
+    check_tensors,
+    message,
+    not_implemented_for,
+    shape_text,
+    type_name,
+)
 from faltung.ops import norm as ops
 from faltung.tensor import Tensor
 
@@ -67,7 +75,7 @@ def batch_norm(
         return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
     y, mean, var = ops.batch_norm(input, weight, bias, eps)
     if running_mean is not None and running_var is not None and values > 0:
-        _check_momentum(where, momentum)
+        momentum = as_number(where, "momentum", momentum)
         ops.update_running(running_mean, mean, momentum)
         ops.update_running(running_var, var, momentum, correction=values / (values - 1))
     return y
@@ -116,7 +124,7 @@ def instance_norm(
         return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
     y, mean, var = ops.group_norm(input, shape[1], weight, bias, eps)
     if running_mean is not None and running_var is not None and shape[0] * positions > 0:
-        _check_momentum(where, momentum)
+        momentum = as_number(where, "momentum", momentum)
         ops.update_running(running_mean, mean.mean(0), momentum)
         ops.update_running(running_var, var.mean(0), momentum, correction=positions / (positions - 1))
     return y
@@ -214,11 +222,6 @@ def _check_eps(where: str, eps: float, training: bool) -> None:
     if eps <= 0 and (training or eps < 0):
         wanted = "positive during training" if training else "non-negative"
         raise ValueError(message(where, f"eps must be {wanted}, got {eps}"))
-
-
-def _check_momentum(where: str, momentum: Any) -> None:
-    if isinstance(momentum, bool) or not isinstance(momentum, (int, float)):
-        raise TypeError(message(where, f"momentum must be a float, got {momentum!r} ({type_name(momentum)})"))
 
 
 def _check_statistics(

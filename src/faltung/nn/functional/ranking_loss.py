@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from faltung import dtypes
-from faltung.nn.functional._checks import check_tensors, message, shape_text
-from faltung.nn.functional._loss_checks import broadcast_shape, floating, number, reduction_name
+from faltung.nn.functional._checks import as_number, check_tensors, message, shape_text
+from faltung.nn.functional._loss_checks import broadcast_shape, floating, reduction_name
+from faltung.nn.functional.distance import pairwise_distance
 from faltung.ops import loss as loss_ops
 from faltung.ops import ranking_loss as ops
 from faltung.tensor import Tensor
@@ -28,7 +29,7 @@ def hinge_embedding_loss(
     check_tensors(where, input=input, target=target)
     reduction = reduction_name(where, reduction, size_average, reduce)
     broadcast_shape(where, input=input, target=target)
-    return ops.hinge_embedding_loss(input, target, number(where, "margin", margin), reduction)
+    return ops.hinge_embedding_loss(input, target, as_number(where, "margin", margin), reduction)
 
 
 def soft_margin_loss(
@@ -76,7 +77,7 @@ def margin_ranking_loss(
             )
         )
     broadcast_shape(where, input1=input1, input2=input2, target=target)
-    return ops.margin_ranking_loss(input1, input2, target, number(where, "margin", margin), reduction)
+    return ops.margin_ranking_loss(input1, input2, target, as_number(where, "margin", margin), reduction)
 
 
 def multi_margin_loss(
@@ -115,7 +116,7 @@ def multi_margin_loss(
         )
     if scores.shape[0] == 0:
         return loss_ops.reduced(scores.sum(1), "none" if reduction == "none" else "sum")
-    loss = ops.multi_margin_loss(scores, target.reshape(-1), p, number(where, "margin", margin), weight, reduction)
+    loss = ops.multi_margin_loss(scores, target.reshape(-1), p, as_number(where, "margin", margin), weight, reduction)
     return loss.reshape(target.shape) if reduction == "none" else loss
 
 
@@ -187,7 +188,7 @@ def triplet_margin_loss(
     reduction = reduction_name(where, reduction, size_average, reduce)
 
     def distance(x1: Tensor, x2: Tensor) -> Tensor:
-        return (x1 - x2 + eps).norm(p, -1)
+        return pairwise_distance(x1, x2, p, eps)
 
     return _triplet(where, anchor, positive, negative, distance, margin, swap, reduction)
 
@@ -205,11 +206,8 @@ def triplet_margin_with_distance_loss(
     """`triplet_margin_loss` for any distance, Euclidean by default. Module twin: `nn.TripletMarginWithDistanceLoss`."""
     where = "triplet_margin_with_distance_loss"
     reduction = reduction_name(where, reduction)
-
-    def euclidean(x1: Tensor, x2: Tensor) -> Tensor:
-        return (x1 - x2 + 1e-6).norm(2, -1)
-
-    return _triplet(where, anchor, positive, negative, distance_function or euclidean, margin, swap, reduction)
+    distance = pairwise_distance if distance_function is None else distance_function
+    return _triplet(where, anchor, positive, negative, distance, margin, swap, reduction)
 
 
 def _triplet(
@@ -223,7 +221,7 @@ def _triplet(
     reduction: str,
 ) -> Tensor:
     check_tensors(where, anchor=anchor, positive=positive, negative=negative)
-    if number(where, "margin", margin) <= 0:
+    if as_number(where, "margin", margin) <= 0:
         raise ValueError(message(where, f"margin must be greater than 0, got {margin}"))
     if not anchor.dim() == positive.dim() == negative.dim():
         raise RuntimeError(
@@ -278,7 +276,7 @@ def cosine_embedding_loss(
         raise RuntimeError(
             message(where, f"target must hold one label per row, {shape[0]}, got {shape_text(target.shape)}")
         )
-    return ops.cosine_embedding_loss(input1, input2, target, number(where, "margin", margin), reduction)
+    return ops.cosine_embedding_loss(input1, input2, target, as_number(where, "margin", margin), reduction)
 
 
 def _vector_or_matrix(where: str, input: Tensor) -> Tensor:
