@@ -208,6 +208,27 @@ from faltung.ops.creation import (
 from faltung.ops.index import (
     index_put,
 )
+from faltung.ops.random import (
+    rand,
+    randn,
+    randint,
+    rand_like,
+    randn_like,
+    randint_like,
+    randperm,
+    bernoulli,
+    normal,
+    multinomial,
+)
+from faltung.random import (
+    Generator,
+    default_generator,
+    get_rng_state,
+    initial_seed,
+    manual_seed,
+    seed,
+    set_rng_state,
+)
 from faltung.tensor import Tensor, is_tensor
 
 __version__ = "0.1.0"

@@ -6,7 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from faltung import dtypes
-from faltung.ops import arithmetic, compare, convert, creation, index, join, matmul, reduce, shape, unary
+from faltung.ops import (
+    arithmetic,
+    compare,
+    convert,
+    creation,
+    index,
+    join,
+    matmul,
+    random,
+    random_fill,
+    reduce,
+    shape,
+    unary,
+)
 from faltung.ops.promotion import is_number
 from faltung.ops.write import inplace
 from faltung.tensor import Tensor
@@ -39,6 +52,8 @@ _SAME: dict[Any, str] = {
     ),
     creation: "new_tensor new_empty new_zeros new_ones new_full",
     index: "index_put index_put_",
+    random: "bernoulli multinomial",
+    random_fill: "uniform_ normal_ bernoulli_ exponential_ cauchy_ log_normal_ geometric_ random_",
 }  # fmt: skip
 
 # --- in-place methods of functions without one of their own
