@@ -1,11 +1,28 @@
-"""draft"""
+"""Grouped convolution with few channels per group: forward and data gradient.
+
+    chunk = strip of result rows x range of channel vectors
+    for row in strip:
+        fetch source rows into the ring, list the taps that meet the source      (group_rows)
+        for vector of result channels:
+            for tile of P result pixels:
+                acc[p] = bias
+                for (ring offset, weight offset) in list:                        kernel row x B channels
+                    for c in B:                                                  unrolled
+                        for column that the tile reads:                          unrolled
+                            v = source[column][c] of each lane's own group       one load, spread over the lanes
+                            for (p, k) that column serves:  acc[p] += v * weight[c][k]
+                store acc
+
+Registers: P accumulators + K taps' weights + the spread vector + the pattern of the spread. 22 pixels for 3 taps beside 32
+registers, 10 beside 16.
+
+With P = 20 and 4 -> 8 channels per group, 60 multiply-adds go with 22 spreads and 3 loads of weights, so the multiply-adds
+set the pace.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,298 +30,258 @@ import numpy as np
 from faltung.engine import memory, team
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.geometry import ConvGeometry
-from faltung.engine.kernel import Kernel
-from faltung.engine.kernels.group_rows import Lanes, Rows, pieces
-from faltung.engine.target import Target, host
+from faltung.engine.kernel import Kernel, address
+from faltung.engine.kernels.group_plan import (
+    MOST_SCATTERED_TAPS,
+    Pass,
+    Plan,
+    Schedule,
+    data_pass,
+    forward_pass,
+    grouped_weights,
+    pack_bias,
+    pack_weights,
+    plan,
+)
+from faltung.engine.kernels.group_rows import Rows, pieces
+from faltung.engine.target import host
+
+Cache = dict[Any, Any] | None
+
+FIELDS = f"result result_n result_d result_h result_w weights bias result_first columns_out {Rows.FIELDS}"
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """Everything that shapes a kernel's code."""
-
-    lanes: Lanes
-    planar: bool  # the input's memory runs along the width
-    pixels: int  # P: output pixels of a tile
-    block: int  # B
-    taps: int  # K: taps of a kernel row in one list entry
-    stride: int
-    spread: int  # of a scattering kernel: column stride of the outputs that one tap meets
-    dilation: int
-    scatter: bool
-
-    @property
-    def shift(self) -> int:
-        return -(-(self.taps - 1) * self.dilation // self.spread)
-
-    def uses(self) -> dict[int, list[tuple[int, int]]]:
-        """Input column of a tile -> the (pixel, tap) pairs that it serves."""
-        found: dict[int, list[tuple[int, int]]] = {}
-        for p in range(self.pixels):
-            for k in range(self.taps):
-                if not self.scatter:
-                    found.setdefault(p * self.stride + k * self.dilation, []).append((p, k))
-                elif (p - k * self.dilation) % self.spread == 0:
-                    found.setdefault((p - k * self.dilation) // self.spread + self.shift, []).append((p, k))
-        return dict(sorted(found.items()))
-
-    @property
-    def advance(self) -> int:
-        return self.pixels // self.spread if self.scatter else self.pixels * self.stride
+def refuse_forward(
+    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+) -> str | None:
+    """None if this kernel computes the forward pass, else why not."""
+    if bias is not None and bias.dtype != np.float32:
+        return f"bias is {bias.dtype}"
+    return refuse_types(x, w) or _refuse_geometry(geometry)
 
 
-import os
+def refuse_backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> str | None:
+    """None if this kernel computes the data gradient, else why not."""
+    return refuse_types(gy, w) or _refuse_geometry(geometry)
 
-STREAM = bool(os.environ.get("STREAM"))
-FIELDS = "result result_n result_d result_h result_w weights bias result_first columns_out " + Rows.FIELDS
+
+def refuse_types(a: np.ndarray, b: np.ndarray) -> str | None:
+    """Only float32 is generated."""
+    return None if a.dtype == b.dtype == np.float32 else f"{a.dtype} and {b.dtype}, not float32"
 
 
-def emit_forward(e: Emitter, s: Schedule) -> None:
+@lru_cache(maxsize=4096)
+def _refuse_geometry(g: ConvGeometry) -> str | None:
+    if g.groups == 1:
+        return "one group: a dense convolution"
+    return refuse_sizes(g)
+
+
+@lru_cache(maxsize=4096)
+def refuse_sizes(g: ConvGeometry) -> str | None:
+    """What neither depthwise nor grouped kernels take."""
+    if 0 in (g.batch, g.in_channels, g.out_channels, *g.input, *g.output):
+        return "nothing to compute"
+    ins, outs = g.in_channels // g.groups, g.out_channels // g.groups
+    if min(ins, outs) >= host().lanes and max(ins, outs) > host().lanes:
+        return f"{ins} -> {outs} channels per group fill vectors by themselves"
+    if g.kernel[-1] > MOST_SCATTERED_TAPS and set(g.stride) != {1}:
+        return f"strided rows of {g.kernel[-1]} taps"
+    return None
+
+
+def forward(
+    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+) -> np.ndarray:
+    """y[n, o, p] = bias[o] + sum over i, tap of x[n, i, p * stride + tap * dilation - padding] * w[o, i, tap]."""
+    y = memory.empty_channels_last(geometry.output_shape)
+    _run(_forward_pass(geometry), x, w, bias, y, cache)
+    return y
+
+
+def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> np.ndarray:
+    """gx: every input sample collects the gradients of the outputs that it reached, times the weights."""
+    gx = memory.empty_channels_last(geometry.input_shape)
+    _run(_data_pass(geometry), gy, w, None, gx, cache)
+    return gx
+
+
+_forward_pass = lru_cache(maxsize=4096)(forward_pass)
+_data_pass = lru_cache(maxsize=4096)(data_pass)
+
+
+def _run(p: Pass, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, result: np.ndarray, cache: Cache) -> None:
+    source, planar = readable(source)
+    chosen, kernel, strides, sized = _prepared(p, source.strides, planar, result.strides, _streams(p, result))
+    packed = _packed(p, chosen.schedule, w, cache)
+    biases = _no_bias(chosen.vectors * chosen.schedule.lanes.lanes) if bias is None else _packed_bias(p, chosen, bias)
+    scratch, start = thread_scratch(chosen.scratch_floats)
+    places = (address(result), address(packed), address(biases), address(source), start)
+    kernel.launch(chosen.items * chosen.block_chunks, *places, *strides, *sized)
+
+
+@lru_cache(maxsize=2048)
+def _prepared(
+    p: Pass, source_strides: tuple[int, ...], planar: bool, result_strides: tuple[int, ...], stream: bool
+) -> tuple[Plan, Kernel, tuple[int, ...], tuple[int, ...]]:
+    """Plan, kernel, and the fields that stay the same from call to call."""
+    chosen = plan(p, planar, stream, host())
+    kernel = row_kernel(chosen.schedule)
+    strides = (*_elements(source_strides), *_elements(result_strides)[:4])
+    known = {**chosen.fields, "scratch_floats": chosen.scratch_floats, "result_first": chosen.result_first,
+             "columns_out": p.result[2]}  # fmt: skip
+    return chosen, kernel, strides, tuple(known[name] for name in kernel.fields[len(_CHANGING) :])
+
+
+def _elements(strides: tuple[int, ...]) -> tuple[int, ...]:
+    """(N, C, *spatial) strides in bytes -> (n, d, h, w, c) in floats."""
+    n, c, *spatial = (stride // 4 for stride in strides)
+    return (n, *(0,) * (3 - len(spatial)), *spatial, c)
+
+
+def readable(x: np.ndarray) -> tuple[np.ndarray, bool]:
+    """x as a fetch can read it, and whether it runs along the width rather than along the channels."""
+    channels_last = x.strides[1] == 4 or x.shape[1] == 1
+    if (channels_last or x.strides[-1] == 4) and x.flags.aligned:
+        return x, not channels_last
+    copy = memory.empty_channels_last(x.shape)
+    copy[...] = x
+    return copy, False
+
+
+def thread_scratch(floats: int) -> tuple[np.ndarray, int]:
+    """Memory for every thread of the team, `floats` (a multiple of 16) each, and its first cache line's address."""
+    scratch = memory.empty((floats * team.get_num_threads() + 16,))
+    start = address(scratch)
+    return scratch, start + -start % 64
+
+
+def _streams(p: Pass, result: np.ndarray) -> bool:
+    """Whether the result is large, and its vectors are whole cache lines, so that writing past the caches pays."""
+    target = host()
+    lines = target.vector_bytes == 64 and result.strides[-1] % 64 == 0 and address(result) % 64 == 0
+    return lines and result.nbytes > target.l3_bytes // 4 and p.outs & (p.outs - 1) == 0
+
+
+def _packed(p: Pass, s: Schedule, w: np.ndarray, cache: Cache) -> np.ndarray:
+    key = ("conv_grouped", s.lanes, s.block, s.taps, p.flip)
+    packed = None if cache is None else cache.get(key)
+    if packed is None:
+        packed = pack_weights(grouped_weights(p, w), s.lanes, s.block, s.taps)
+        if cache is not None:
+            cache[key] = packed
+    return packed
+
+
+@lru_cache(maxsize=64)
+def _no_bias(floats: int) -> np.ndarray:
+    return np.zeros(floats + 16, np.float32)
+
+
+def _packed_bias(p: Pass, chosen: Plan, bias: np.ndarray) -> np.ndarray:
+    """The bias as vectors: itself where every lane counts."""
+    lanes = chosen.schedule.lanes
+    if bias.size == chosen.vectors * lanes.lanes and bias.strides[0] == 4:
+        return bias
+    return pack_bias(bias, p.groups, lanes)
+
+
+_CHANGING = (
+    "result weights bias source scratch source_n source_d source_h source_w source_c "
+    "result_n result_d result_h result_w"
+).split()
+_ORDER = " ".join([*_CHANGING, *(name for name in FIELDS.split() if name not in _CHANGING)])
+
+
+@lru_cache(maxsize=512)
+def row_kernel(schedule: Schedule) -> Kernel:
+    """The kernel of a schedule."""
+    return Kernel("conv_grouped", _ORDER, schedule, emit)
+
+
+def emit(e: Emitter, s: Schedule) -> None:
+    """The loop nest of this file's docstring."""
     lanes = s.lanes
-    tap_floats = s.block * s.taps * lanes.lanes
-    rows = Rows(e, lanes, s.planar, s.block, tap_floats, s.scatter)
+    entry_floats = s.block * s.taps * lanes.lanes
+    rows = Rows(e, lanes, s.planar, s.block, entry_floats, s.scatter)
     rows.begin(e.chunk // rows.f.block_chunks, e.chunk % rows.f.block_chunks)
-    result_n, result_d, result_h, result_w, result_first, columns_out = e.fields(
-        "result_n result_d result_h result_w result_first columns_out"
-    )
-    plane = e.pointer("result").at(rows.image * result_n + rows.plane * result_d)
+    writer = Writer(e, s, rows)
     weights, bias = e.pointer("weights"), e.pointer("bias")
-    all_tiles = (columns_out - result_first + (s.pixels - 1)) // s.pixels
-    tiles = e.smaller(rows.f.span_tiles, all_tiles - rows.tile_begin)
     with e.loop("row", rows.row_end, start=rows.row_begin, carry=[e.int(0)]) as row:
         filled = rows.fetch(row.index, row.carried[0])
         count = rows.list_taps(row.index)
         with e.loop("block", rows.block_count) as block, e.loop("sub", lanes.subs) as sub:
             number = rows.block_begin + block.index
             vector = number * lanes.subs + sub.index
-            w = weights.at(vector * rows.entries * tap_floats)
-            b = bias.at(vector * lanes.lanes).load(lanes.lanes)
-            x = rows.memory.at(block.index * rows.block_floats)
-            with e.loop("tile", tiles) as tile:
-                acc = _accumulate(e, s, rows, x.at(tile.index * (s.advance * lanes.width)), w, b, count)
-                first = result_first + (rows.tile_begin + tile.index) * s.pixels
-                channel = number * (lanes.packs * lanes.outs) + sub.index * lanes.lanes
-                place = plane.at(row.index * result_h + first * result_w + channel)
-                _store(e, s, acc, place, result_w, first, columns_out, rows.f.groups, number, sub.index)
+            w = weights.at(vector * rows.entries * entry_floats)
+            start = bias.at(vector * lanes.lanes).load(lanes.lanes)
+            source = rows.memory.at(block.index * rows.block_floats)
+            with e.loop("tile", writer.tiles) as tile:
+                here = source.at(tile.index * (s.advance * lanes.width))
+                acc = _accumulate(e, s, rows, here, w, start, count)
+                writer.store(acc, row.index, rows.tile_begin + tile.index, number, sub.index)
         row.carry([filled])
 
 
-def _accumulate(e: Emitter, s: Schedule, rows: Rows, x: Ptr, w: Ptr, start: Vec, count: Int) -> list[Vec]:
-    lanes, L = s.lanes, s.lanes.lanes
-    with e.loop("tap", count, carry=[start] * s.pixels) as loop:
-        offset, tap = rows.entry(loop.index)
-        acc = list(loop.carried)
-        here, weights = x.at(offset), w.at(tap)
+def _accumulate(e: Emitter, s: Schedule, rows: Rows, source: Ptr, weights: Ptr, start: Vec, count: Int) -> list[Vec]:
+    lanes, size = s.lanes, s.lanes.lanes
+    with e.loop("entry", count, carry=[start] * s.pixels) as loop:
+        place, tap_place = rows.entry(loop.index)
+        acc, here, w = list(loop.carried), source.at(place), weights.at(tap_place)
         for channel in range(s.block):
-            ws = [weights.at((channel * s.taps + k) * L).load(L, align=4 * L) for k in range(s.taps)]
+            taps = [w.at((channel * s.taps + k) * size).load(size, align=4 * size) for k in range(s.taps)]
             for column, uses in s.uses().items():
                 value = lanes.spread(e, here.at(column * lanes.width), channel)
-                for pixel, tap_number in uses:
-                    acc[pixel] = e.fma(value, ws[tap_number], acc[pixel])
+                for pixel, tap in uses:
+                    acc[pixel] = e.fma(value, taps[tap], acc[pixel])
         loop.carry(acc)
     return loop.result
 
 
-def _store(
-    e: Emitter,
-    s: Schedule,
-    acc: list[Vec],
-    place: Ptr,
-    step: Int,
-    first: Int,
-    columns: Int,
-    groups: Int,
-    number: Int,
-    sub: Int,
-) -> None:
-    lanes = s.lanes
-    if lanes.slot != lanes.outs and lanes.subs == 1:
+class Writer:
+    """Stores a tile: whole vectors inside the result, pixel by pixel and masked at its edges."""
+
+    def __init__(self, e: Emitter, s: Schedule, rows: Rows) -> None:
+        self.e, self.s, self.groups = e, s, rows.f.groups
+        n, d, self.step_h, self.step_w, self.first, self.columns = e.fields(
+            "result_n result_d result_h result_w result_first columns_out"
+        )
+        self.plane = e.pointer("result").at(rows.image * n + rows.plane * d)
+        tiles = (self.columns - self.first + (s.pixels - 1)) // s.pixels
+        self.tiles = e.smaller(rows.f.span_tiles, tiles - rows.tile_begin)
+
+    def store(self, acc: list[Vec], row: Int, tile: Int, block: Int, sub: Int) -> None:
+        """`acc` of one tile, for vector `sub` of the groups of `block`."""
+        e, s, lanes = self.e, self.s, self.s.lanes
+        first = self.first + tile * s.pixels
+        channel = block * (lanes.packs * lanes.outs) + sub * lanes.lanes
+        place = self.plane.at(row * self.step_h + first * self.step_w + channel)
+        if lanes.slot != lanes.outs and lanes.subs == 1:
+            self._each_pixel(acc, place, first, lambda value, at: self._store_slots(value, at, block))
+            return
+        present = e.smaller(self.groups - block * lanes.packs, lanes.packs) * lanes.outs - sub * lanes.lanes
+        inside = e.both(first >= 0, first + s.pixels <= self.columns)
+        with e.either(e.both(inside, present >= lanes.lanes)) as (whole, partial):
+            with whole:
+                for pixel, value in enumerate(acc):
+                    to = place.at(self.step_w * pixel)
+                    to.store(value, align=4 * lanes.lanes if s.stream else 4, stream=s.stream)
+            with partial:
+                mask = e.mask(present, lanes.lanes)
+                self._each_pixel(acc, place, first, lambda value, at: at.store_masked(value, mask))
+
+    def _each_pixel(self, acc: list[Vec], place: Ptr, first: Int, store: Any) -> None:
         for pixel, value in enumerate(acc):
             column = first + pixel
-            with e.when(e.both(column >= 0, column < columns)):
-                for pack in range(lanes.packs):
-                    with e.when(number * lanes.packs + pack < groups):
-                        piece = e.shuffle(value, value, [pack * lanes.slot + k for k in range(lanes.slot)])
-                        _store_few(e, piece, place.at(step * pixel + pack * lanes.outs), lanes.outs)
-        return
-    present = e.smaller(groups - number * lanes.packs, lanes.packs) * lanes.outs - sub * lanes.lanes
-    inside = e.both(first >= 0, first + s.pixels <= columns)
-    with e.either(e.both(inside, present >= lanes.lanes)) as (whole, partial):
-        with whole:
-            for pixel, value in enumerate(acc):
-                place.at(step * pixel).store(value, align=64 if STREAM else 4, stream=STREAM)
-        with partial:
-            mask = e.mask(present, lanes.lanes)
-            for pixel, value in enumerate(acc):
-                column = first + pixel
-                with e.when(e.both(column >= 0, column < columns)):
-                    place.at(step * pixel).store_masked(value, mask)
+            with self.e.when(self.e.both(column >= 0, column < self.columns)):
+                store(value, place.at(self.step_w * pixel))
 
-
-def _store_few(e: Emitter, value: Vec, place: Ptr, count: int) -> None:
-    for done, size in pieces(count, e.lanes):
-        piece = e.lane(value, done) if size == 1 else e.shuffle(value, value, list(range(done, done + size)))
-        place.at(done).store(piece)
-
-
-@lru_cache(maxsize=256)
-def forward_kernel(s: Schedule) -> Kernel:
-    return Kernel("conv_rows%d" % STREAM, FIELDS, s, emit_forward)
-
-
-def pack(w: np.ndarray, lanes: Lanes, block: int, taps: int) -> np.ndarray:
-    """(G, outs, ins, kd, kh, kw) -> vectors of outputs, then list entries, then [channel][tap][lane]."""
-    groups, outs, ins, *kernel = w.shape
-    blocks = -(-groups // lanes.packs)
-    slots = lanes.slot * lanes.subs
-    full = np.zeros((blocks * lanes.packs, slots, ins, *kernel), np.float32)
-    full[:groups, :outs] = w
-    # blocks, packs, subs, slot, lines, block, d, h, w blocks, taps
-    full = full.reshape(
-        blocks, lanes.packs, lanes.subs, lanes.slot, ins // block, block, kernel[0], kernel[1], kernel[2] // taps, taps
-    )
-    return np.ascontiguousarray(full.transpose(0, 2, 6, 7, 8, 4, 5, 9, 1, 3))
-
-
-def pack_bias(bias, groups, lanes):
-    blocks = -(-groups // lanes.packs)
-    full = np.zeros((blocks * lanes.packs, lanes.slot * lanes.subs), np.float32)
-    if bias is not None:
-        full[:groups, : lanes.outs] = bias.reshape(groups, lanes.outs)
-    return full.reshape(blocks, lanes.packs, lanes.subs, lanes.slot).transpose(0, 2, 1, 3).copy()
-
-
-@dataclass(frozen=True)
-class Axis3:
-    pass
-
-
-@lru_cache(maxsize=1024)
-def plan_forward(g: ConvGeometry, planar: bool, target: Target, P=None, block_step=None, strip_rows=None, block=None):
-    lift = 3 - g.ndim
-    one = (1,) * lift
-    kernel, stride, dilation = one + g.kernel, one + g.stride, one + g.dilation
-    size, out = one + g.input, one + g.output
-    pad = (0,) * lift + tuple(p[0] for p in g.padding)
-    i, o = g.in_channels // g.groups, g.out_channels // g.groups
-    lanes = Lanes(target.lanes, i, o)
-    if block is None:
-        block = max(b for b in range(1, 5) if i % b == 0)
-    kw = kernel[2]
-    taps = max(t for t in range(1, 8) if kw % t == 0)
-    if P is None:
-        top = target.registers - taps - (4 if target.registers == 32 else 2)
-        P = min(range(1, top + 1), key=lambda p: (-(-out[2] // p) * (p + 3), -p))
-    s = Schedule(lanes, planar, P, block, taps, stride[2], 1, dilation[2], False)
-    tiles = -(-out[2] // P)
-    span_tiles = max(1, min(tiles, 256 // P))
-    w_blocks = kw // taps
-    reach = max(s.uses()) + 1 + (w_blocks - 1) * taps * dilation[2]
-    ring_columns = (span_tiles - 1) * s.advance + reach
-    ring = (kernel[1] - 1) * dilation[1] + 1
-    blocks = -(-g.groups // lanes.packs)
-    ring_bytes = kernel[0] * ring * (ring_columns + target.lanes) * lanes.width * 4
-    if block_step is None:
-        block_step = max(1, min(blocks, target.l1_bytes // 2 // ring_bytes))
-    if strip_rows is None:
-        strip_rows = max(min(out[1], 16), 1)
-    strips = -(-out[1] // strip_rows)
-    spans = -(-tiles // span_tiles)
-    block_chunks = -(-blocks // block_step)
-    chunks = g.batch * out[0] * strips * spans * block_chunks
-    entries = kernel[0] * kernel[1] * w_blocks * (i // block)
-    floats = block_step * ring_bytes // 4 + entries * 4 + 32
-    floats = -(-floats // 16) * 16
-    fields = dict(
-        result_first=0,
-        columns_out=out[2],
-        scratch_floats=floats,
-        groups=g.groups,
-        blocks=blocks,
-        block_step=block_step,
-        block_chunks=block_chunks,
-        strips=strips,
-        strip_rows=strip_rows,
-        spans=spans,
-        span_tiles=span_tiles,
-        planes_out=out[0],
-        rows_out=out[1],
-        planes=size[0],
-        rows=size[1],
-        columns=size[2],
-        d_taps=kernel[0],
-        d_scale=stride[0],
-        d_base=-pad[0],
-        d_step=dilation[0],
-        d_divide=1,
-        h_taps=kernel[1],
-        h_scale=stride[1],
-        h_base=-pad[1],
-        h_step=dilation[1],
-        h_divide=1,
-        h_lead=0,
-        h_shift=pad[1],
-        ring=ring,
-        first=-pad[2],
-        advance=s.advance,
-        ring_columns=ring_columns,
-        w_blocks=w_blocks,
-        w_block_step=taps * dilation[2],
-    )
-    return s, chunks, fields
-
-
-def strides5(x):
-    st = [v // 4 for v in x.strides]
-    n, c, *sp = st
-    sp = [0] * (3 - len(sp)) + sp
-    return n, *sp, c
-
-
-def forward(geometry, x, w, bias, *, cache=None, **kw):
-    g = geometry
-    n, d, h, ww, c = strides5(x)
-    if c == 1:
-        planar = False
-    elif ww == 1:
-        planar = True
-    s, chunks, f = plan_forward(g, planar, host(), **kw)
-    y = memory.empty_channels_last(g.output_shape)
-    rn, rd, rh, rw, rc = strides5(y)
-    key = ("g", s.lanes, s.block, s.taps)
-    if cache is not None and key in cache:
-        pw, pb = cache[key]
-    else:
-        w6 = w.reshape(g.groups, g.out_channels // g.groups, -1, *(1,) * (3 - g.ndim), *g.kernel)
-        pw = aligned(pack(w6, s.lanes, s.block, s.taps))
-        pb = aligned(pack_bias(bias, g.groups, s.lanes))
-        if cache is not None:
-            cache[key] = (pw, pb)
-    scratch = memory.empty((f["scratch_floats"] * team.get_num_threads() + 16,))
-    base = scratch.ctypes.data
-    base += -base % 64
-    f = dict(
-        f,
-        source=x.ctypes.data,
-        source_n=n,
-        source_d=d,
-        source_h=h,
-        source_w=ww,
-        source_c=c,
-        result=y.ctypes.data,
-        result_n=rn,
-        result_d=rd,
-        result_h=rh,
-        result_w=rw,
-        weights=pw.ctypes.data,
-        bias=pb.ctypes.data,
-        scratch=base,
-    )
-    k = forward_kernel(s)
-    k.launch(chunks, *[f[name] for name in k.fields])
-    return y
-
-
-def aligned(a):
-    raw = memory.aligned_bytes(a.nbytes).view(np.float32).reshape(a.shape)
-    raw[:] = a
-    return raw
+    def _store_slots(self, value: Vec, place: Ptr, block: Int) -> None:
+        """Groups that leave lanes of their slots idle, one after the other."""
+        e, lanes = self.e, self.s.lanes
+        for pack in range(lanes.packs):
+            with e.when(block * lanes.packs + pack < self.groups):
+                for start, size in pieces(lanes.outs, lanes.lanes):
+                    lane = pack * lanes.slot + start
+                    part = e.lane(value, lane) if size == 1 else e.shuffle(value, value, list(range(lane, lane + size)))
+                    place.at(pack * lanes.outs + start).store(part)

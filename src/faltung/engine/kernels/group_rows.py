@@ -1,25 +1,25 @@
 """Rows of channel vectors: what depthwise and grouped convolutions, and their gradients, have in common.
 
 With few channels per group, one vector of output channels spans several groups. Each lane then needs the input channel of
-its own group, so an input vector is loaded once per output vector and its lanes are permuted (never multiplied by zero
-weights: an infinity in one group must not reach another):
+its own group: channel c of all those groups is loaded as one short vector and spread over the lanes (never multiplied by
+zero weights: an infinity in one group must not reach another):
 
-    4 -> 8 channels per group, 16 lanes:   input  a0 a1 a2 a3 b0 b1 b2 b3
-                                           c = 1  a1 a1 a1 a1 a1 a1 a1 a1 b1 b1 b1 b1 b1 b1 b1 b1
+    4 -> 8 channels per group, 16 lanes:   a1 b1  ->  a1 a1 a1 a1 a1 a1 a1 a1 b1 b1 b1 b1 b1 b1 b1 b1
 
-The permuted vector serves every tap and every output pixel in reach of its column. Depthwise is the case 1 -> 1, where
-nothing is permuted; with one group per vector the permutation is a broadcast.
+The spread vector serves every tap and every output pixel in reach of its column. Depthwise is the case 1 -> 1, where the
+short vector is a whole one; with one group per vector, spreading is a broadcast.
 
 A chunk is a strip of output rows. Input rows are brought, one at a time and only when first needed, into a ring in the
-thread's scratch memory: there they lie as [line][column][lane], zeros left and right, whatever the input's strides were.
-So the inner loops have constant offsets and no edges, the ring stays in L1, and no input is copied as a whole:
+thread's scratch memory: there they lie as [column][channel of the group][group], zeros left and right, whatever the
+input's strides were. So the inner loops have constant offsets and no edges, the ring stays in L1, and no input is copied
+as a whole:
 
     for each output row of the strip:
         fetch the input rows that it is the first to need                       (Rows.fetch)
         list the kernel rows that meet the input, as offsets into ring, weights (Rows.list_taps)
         for each vector of output channels, for each run of P pixels: compute over that list
 
-Letters: L lanes, B input channels of a line (a permutable stretch of a group's channels), K taps of one kernel row.
+Letters: L lanes, B input channels of a group that one list entry covers, K taps of one kernel row.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
+
+from llvmlite import ir
 
 from faltung.engine.emit import Emitter, Int, Ptr, Vec, i64
 
@@ -39,24 +41,15 @@ def power_above(n: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """How the channels of groups lie in vectors: one per schedule, printable.
+    """How the channels of groups lie in vectors.
 
     A vector of outputs holds `packs` groups in slots of `slot` lanes; a group with more outputs than a vector has lanes
-    takes `subs` vectors. The input channels of those groups come in `lines`: `block` channels of each group, a group every
-    `segment` floats.
+    takes `subs` vectors. The inputs of those groups lie as [channel of the group][group].
     """
 
     lanes: int
     ins: int  # input channels of a group
     outs: int  # output channels of a group
-    block: int  # input channels of one line
-
-    @classmethod
-    def of(cls, lanes: int, ins: int, outs: int, most: int = 4) -> Lanes:
-        """Lines of at most `most` channels, as even as they come."""
-        widest = min(most, ins, power_above(outs), lanes)
-        lines = -(-ins // widest)
-        return cls(lanes, ins, outs, -(-ins // lines))
 
     @property
     def slot(self) -> int:
@@ -74,33 +67,32 @@ class Lanes:
         return -(-self.outs // self.lanes)
 
     @property
-    def lines(self) -> int:
-        """Stretches of `block` channels that cover a group's inputs."""
-        return -(-self.ins // self.block)
-
-    @property
-    def segment(self) -> int:
-        """Floats from one group to the next in a line."""
-        return power_above(self.block)
-
-    @property
     def width(self) -> int:
-        """Floats of one pixel in a line."""
-        return self.packs * self.segment
+        """Floats of one input pixel."""
+        return self.ins * self.packs
 
-    def channels_of(self, line: int) -> int:
-        """Channels of each group that a line really holds."""
-        return min(self.block, self.ins - line * self.block)
+    @property
+    def order(self) -> tuple[int, ...]:
+        """For each float of an input pixel, its place among the groups' channels in memory."""
+        return tuple(place % self.packs * self.ins + place // self.packs for place in range(self.width))
+
+    @property
+    def out_order(self) -> tuple[int | None, ...]:
+        """For each lane of the output vectors, its place among the groups' output channels; None for an idle lane."""
+        if self.subs > 1:
+            return tuple(place if place < self.outs else None for place in range(self.subs * self.lanes))
+        slots = (divmod(lane, self.slot) for lane in range(self.lanes))
+        return tuple(pack * self.outs + place if place < self.outs else None for pack, place in slots)
 
     def spread(self, e: Emitter, pixel: Ptr, channel: int) -> Vec:
         """Input channel `channel` of each lane's own group, in every lane."""
+        place = pixel.at(channel * self.packs)
         if self.packs == 1:
-            return pixel.at(channel).broadcast(self.lanes)
-        line = pixel.load(self.width, align=4 * self.width)
+            return place.broadcast(self.lanes)
+        groups = place.load(self.packs, align=4 * self.packs)
         if self.slot == 1:
-            return line
-        order = [lane // self.slot * self.segment + channel for lane in range(self.lanes)]
-        return e.shuffle(line, line, order)
+            return groups
+        return e.shuffle(groups, groups, [lane // self.slot for lane in range(self.lanes)])
 
 
 class Rows:
@@ -113,17 +105,16 @@ class Rows:
         "h_lead h_shift ring first advance ring_columns w_blocks w_block_step"
     )
 
-    def __init__(self, e: Emitter, lanes: Lanes, planar: bool, tap_floats: int, scatter: bool) -> None:
+    def __init__(self, e: Emitter, lanes: Lanes, planar: bool, block: int, tap_floats: int, scatter: bool) -> None:
         self.e, self.lanes, self.planar, self.scatter = e, lanes, planar, scatter
-        self.tap_floats = tap_floats  # of the weights, per (kernel row, line)
+        self.block, self.tap_floats = block, tap_floats  # channels, and floats of the weights, of one list entry
         self.f = SimpleNamespace(**dict(zip(self.FIELDS.split(), e.fields(self.FIELDS), strict=True)))
         f = self.f
-        self.line_floats = (f.ring_columns + e.lanes) * lanes.width  # a planar fetch writes whole vectors of pixels
-        self.row_floats = self.line_floats * lanes.lines
+        self.row_floats = (f.ring_columns + e.lanes) * lanes.width  # a planar fetch writes whole vectors of pixels
         self.block_floats = self.row_floats * f.ring * f.d_taps
         memory = e.pointer("scratch").at(e.thread * f.scratch_floats)
         self.table = Ptr(e, memory.value, i64)
-        self.entries = f.d_taps * f.h_taps * f.w_blocks * lanes.lines
+        self.entries = f.d_taps * f.h_taps * f.w_blocks * (lanes.ins // block)
         self.memory = memory.at(((self.entries * 4 + 15) >> 4) << 4)  # behind a table of two 64-bit offsets per entry
 
     def begin(self, item: Int, blocks_of: Int) -> None:
@@ -158,7 +149,7 @@ class Rows:
                     offset = plane * f.source_d + loop.index * f.source_h + block.index * self.block_source
                     target = block.index * self.block_floats + (kd.index * f.ring + slot) * self.row_floats
                     present = f.groups - (self.block_begin + block.index) * self.lanes.packs
-                    fill = Fill(e, self.lanes, self.planar, f.source_w, f.source_c, self.line_floats)
+                    fill = Fill(e, self.lanes.order, self.lanes.ins, self.planar, f.source_w, f.source_c)
                     fill.row(self.origin.at(offset), self.memory.at(target), self.first_column, f.columns,
                              f.ring_columns, present)  # fmt: skip
         return e.larger(high, filled)
@@ -178,7 +169,7 @@ class Rows:
 
     def list_taps(self, row: Int) -> Int:
         """Write (ring offset, weight offset) of every tap that meets the input; returns how many there are."""
-        e, f, lines = self.e, self.f, self.lanes.lines
+        e, f, lines = self.e, self.f, self.lanes.ins // self.block
         with e.loop("list.d", f.d_taps, carry=[e.int(0)]) as d:
             meets_plane, _ = self._meets_plane(d.index)
             with e.loop("list.h", f.h_taps, carry=d.carried) as h:
@@ -190,7 +181,7 @@ class Rows:
                     place = (d.index * f.ring + at % f.ring) * self.row_floats + w.index * f.w_block_step * self.lanes.width
                     for line in range(lines):
                         entry = self.table.at((count + w.index * lines + line) << 1)
-                        entry.store_int(place + self.line_floats * line)
+                        entry.store_int(place + line * self.block * self.lanes.packs)
                         entry.at(1).store_int((tap + line) * self.tap_floats)
                 h.carry([e.choose(meets, count + f.w_blocks * lines, count)])
             d.carry(h.result)
@@ -203,11 +194,19 @@ class Rows:
 
 
 class Fill:
-    """Copies one row of one block of groups into [line][column][lane], zeros outside the input."""
+    """Copies one row of one block of groups, its channels reordered, zeros outside the input.
 
-    def __init__(self, e: Emitter, lanes: Lanes, planar: bool, step_w: Int, step_c: Int, line_floats: Int) -> None:
-        self.e, self.lanes, self.planar = e, lanes, planar
-        self.step_w, self.step_c, self.line_floats = step_w, step_c, line_floats
+    `order[t]` is the place, among the block's channels, of float t of a pixel (None: zero).
+    """
+
+    def __init__(
+        self, e: Emitter, order: tuple[int | None, ...], channels: int, planar: bool, step_w: Int, step_c: Int
+    ) -> None:
+        self.e, self.order, self.channels, self.planar = e, order, channels, planar
+        self.step_w, self.step_c = step_w, step_c
+        self.width = len(order)
+        self.floats = max(place for place in order if place is not None) + 1  # of a pixel in memory
+        self.packs = self.floats // channels
 
     def row(self, source: Ptr, target: Ptr, first: Int, size: Int, columns: Int, present: Int) -> None:
         """`source` is column 0 of the input row; target column 0 is input column `first`; `present` groups exist."""
@@ -223,88 +222,74 @@ class Fill:
         self._zero(target, end, columns)
 
     def _zero(self, target: Ptr, begin: Int, end: Int) -> None:
-        width = self.lanes.width
         with self.e.loop("zero", end, start=begin) as column:
-            for line in range(self.lanes.lines):
-                place = target.at(column.index * width + self.line_floats * line)
-                place.store(self.e.zero(width), align=4 * width)
+            for start, size in pieces(self.width, self.e.lanes):
+                target.at(column.index * self.width + start).store(self.e.zero(size))
 
     def _channels_last(self, source: Ptr, target: Ptr, begin: Int, end: Int, present: Int) -> None:
-        """Pixel by pixel; a line that is one stretch of memory in one piece, else group by group."""
-        e, lanes, width = self.e, self.lanes, self.lanes.width
-        whole = lanes.lines == 1 and lanes.segment == lanes.block
-        if whole and lanes.packs == 1:
-            self._each_pixel(source, target, begin, end, self._copy_vector(None))
+        """Pixel by pixel: load whole vectors of the groups' channels, reorder, store."""
+        e = self.e
+        if self.packs == 1:
+            self._each_pixel(source, target, begin, end, None)
             return
-        with e.either(present >= lanes.packs) as (all_present, some_missing):
+        with e.either(present >= self.packs) as (all_present, some_missing):
             with all_present:
-                copy = self._copy_vector(None) if whole else self._copy_groups(lanes.packs)
-                self._each_pixel(source, target, begin, end, copy)
+                self._each_pixel(source, target, begin, end, None)
             with some_missing:
-                copy = self._copy_vector(e.mask(present * lanes.ins, width)) if whole else self._copy_groups(present)
-                self._each_pixel(source, target, begin, end, copy)
+                self._each_pixel(source, target, begin, end, present * self.channels)
 
-    def _each_pixel(self, source: Ptr, target: Ptr, begin: Int, end: Int, copy: Callable[[Ptr, Ptr], None]) -> None:
-        with self.e.loop("pixel", end, start=begin, carry=[source]) as pixel:
-            copy(pixel.carried[0], target.at(pixel.index * self.lanes.width))
-            pixel.carry([pixel.carried[0].at(self.step_w)])
-
-    def _copy_vector(self, mask: Any) -> Callable[[Ptr, Ptr], None]:
-        width = self.lanes.width
-
-        def copy(source: Ptr, target: Ptr) -> None:
-            value = source.load(width) if mask is None else source.load_masked(mask, width)
-            target.store(value, align=4 * width)
-
-        return copy
-
-    def _copy_groups(self, count: Int | int) -> Callable[[Ptr, Ptr], None]:
-        lanes = self.lanes
-
-        def copy(source: Ptr, target: Ptr) -> None:
-            with self.e.loop("group", count) as group:
-                for line in range(lanes.lines):
-                    read = source.at(group.index * lanes.ins + line * lanes.block)
-                    write = target.at(group.index * lanes.segment + self.line_floats * line)
-                    self._copy_few(read, write, lanes.channels_of(line))
-
-        return copy
-
-    def _copy_few(self, source: Ptr, target: Ptr, count: int) -> None:
-        """`count` floats, then zeros up to the end of the segment."""
-        for done, piece in pieces(count):
-            target.at(done).store(source.at(done).load(piece))
-        for place in range(count, self.lanes.segment):
-            target.at(place).store(self.e.constant(0.0))
+    def _each_pixel(self, source: Ptr, target: Ptr, begin: Int, end: Int, floats: Int | None) -> None:
+        """`floats` of each pixel may be read; None: all of them."""
+        e = self.e
+        parts = pieces(self.floats, e.lanes)
+        masks = [None if floats is None else e.mask(floats - start, max(size, 2)) for start, size in parts]
+        with e.loop("pixel", end, start=begin, carry=[source]) as pixel:
+            read, write = pixel.carried[0], target.at(pixel.index * self.width)
+            values = []
+            for (start, size), mask in zip(parts, masks, strict=True):
+                place = read.at(start)
+                values.append(place.load(size) if mask is None else place.load_masked(mask, max(size, 2)))
+            for start, size in pieces(self.width, e.lanes):
+                write.at(start).store(gather(e, values, parts, self.order[start : start + size]))
+            pixel.carry([read.at(self.step_w)])
 
     def _planar(self, source: Ptr, target: Ptr, begin: Int, end: Int, present: Int) -> None:
         """Vectors of pixels, one per channel, are interleaved into pixels of channels."""
-        e, lanes = self.e, self.lanes
-        starts: dict[tuple[int, int], Ptr] = {}
-        for pack in range(lanes.packs):
+        e = self.e
+        starts: list[Ptr | None] = []
+        for place in self.order:
+            if place is None:
+                starts.append(None)
+                continue
+            pack, channel = divmod(place, self.channels)
             group = e.smaller(pack, present - 1)  # a missing group's lanes are never stored: any channel will do
-            for channel in range(lanes.ins):
-                starts[pack, channel] = source.at((group * lanes.ins + channel) * self.step_c)
+            starts.append(source.at((group * self.channels + channel) * self.step_c))
         full = begin + (((end - begin) // e.lanes) * e.lanes)
         with e.loop("pixels", full, start=begin, step=e.lanes) as pixels:
             self._interleave(starts, pixels.index - begin, target, pixels.index, None)
         with e.when(full < end):
             self._interleave(starts, full - begin, target, full, e.mask(end - full, e.lanes))
 
-    def _interleave(self, starts: dict[tuple[int, int], Ptr], offset: Int, target: Ptr, column: Int, mask: Any) -> None:
-        e, lanes = self.e, self.lanes
-        for line in range(lanes.lines):
-            streams: list[Vec] = []
-            for lane in range(lanes.width):
-                pack, channel = divmod(lane, lanes.segment)
-                if channel >= lanes.channels_of(line):
+    def _interleave(self, starts: list[Ptr | None], offset: Int, target: Ptr, column: Int, mask: Any) -> None:
+        """L pixels of all channels; behind the last pixel of a masked call, what is written does not matter."""
+        e, width = self.e, self.width
+        for start, size in pieces(width, e.lanes):
+            streams = []
+            for place in starts[start : start + size]:
+                if place is None:
                     streams.append(e.zero())
-                    continue
-                place = starts[pack, line * lanes.block + channel].at(offset)
-                streams.append(place.load(e.lanes) if mask is None else place.load_masked(mask, e.lanes))
-            start = target.at(column * lanes.width + self.line_floats * line)
+                elif mask is None:
+                    streams.append(place.at(offset).load(e.lanes))
+                else:
+                    streams.append(place.at(offset).load_masked(mask, e.lanes))
             for number, vector in enumerate(interleave(e, streams)):
-                start.at(number * e.lanes).store(vector, align=4 * lanes.width)
+                if size == width:
+                    target.at(column * width + number * e.lanes).store(vector)
+                    continue
+                for pixel in range(e.lanes // size):
+                    part = e.shuffle(vector, vector, list(range(pixel * size, (pixel + 1) * size)))
+                    place = target.at((column + number * (e.lanes // size) + pixel) * width + start)
+                    place.store(part if size > 1 else e.lane(part, 0))
 
 
 def interleave(e: Emitter, streams: list[Vec]) -> list[Vec]:
@@ -318,11 +303,32 @@ def interleave(e: Emitter, streams: list[Vec]) -> list[Vec]:
     return streams
 
 
-def pieces(count: int) -> list[tuple[int, int]]:
-    """(start, size) of the powers of two that make up `count` floats, largest first: what vector moves can carry."""
+def gather(e: Emitter, values: list[Vec], parts: list[tuple[int, int]], order: tuple[int | None, ...]) -> Vec:
+    """The floats `order` of the concatenation of `values` (cut into `parts`), zero for None."""
+    size = len(order)
+    if size == 1 and order[0] is not None:
+        for (start, length), value in zip(parts, values, strict=True):
+            if start <= order[0] < start + length:
+                return e.lane(value, order[0] - start) if isinstance(value.value.type, ir.VectorType) else value
+    result, known = e.zero(size), [place is None for place in order]
+    for (start, length), value in zip(parts, values, strict=True):
+        inside = [place is not None and start <= place < start + length for place in order]
+        if not any(inside):
+            continue
+        scalar = not isinstance(value.value.type, ir.VectorType)
+        local = [place - start if here and place is not None else 0 for place, here in zip(order, inside, strict=True)]
+        picked = e.splat(value, size) if scalar else e.shuffle(value, value, local)
+        if any(known):
+            picked = e.shuffle(result, picked, [size + k if here else k for k, here in enumerate(inside)])
+        result, known = picked, [a or b for a, b in zip(known, inside, strict=True)]
+    return result
+
+
+def pieces(count: int, most: int) -> list[tuple[int, int]]:
+    """(start, size) of powers of two up to `most` that make up `count` floats: what vector moves can carry."""
     found, done = [], 0
     while done < count:
-        size = 1 << (count - done).bit_length() - 1
+        size = min(most, 1 << (count - done).bit_length() - 1)
         found.append((done, size))
         done += size
     return found
