@@ -2,7 +2,7 @@
 
 `check_samples("nn.functional.conv2d", "float64")` runs every sample of that operation through PyTorch and through here
 and compares values and gradients; `check_errors` compares exception classes; `check_module` and `check_module_errors`
-do the same for layers. Import it only in tests marked `torch`, through `torch_db = pytest.importorskip("tests.torch_db")`.
+do the same for layers. Import it only in tests marked `torch`, through `pytest.importorskip("tests.torch_db")`.
 """
 
 from __future__ import annotations

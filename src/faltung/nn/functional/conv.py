@@ -262,15 +262,15 @@ def _check_ranks(where: str, ndim: int, x: Shape, w: Shape, weight_layout: str) 
 
 def _rank_hint(ndim: int, x: Shape, w: Shape) -> str | None:
     """What probably happened to data of the wrong rank: flattened too early, or without its channel dimension."""
-    if len(x) == ndim:
-        return f"If this is one image without channels, use x[None]: (1, {', '.join(map(str, x))})."
     if len(x) == 2 and ndim == 2 and w[1]:
         side = round((x[1] / w[1]) ** 0.5)
-        if side and side * side * w[1] == x[1]:
+        if side * side * w[1] == x[1] and side >= max(w[2:]):
             return (
                 "It looks flattened: convolution needs the image, linear layers the flat form. "
                 f"Flatten after the convolutions, or use x.view(-1, {w[1]}, {side}, {side})."
             )
+    if len(x) == ndim:
+        return f"If this is one image without channels, use x[None]: (1, {', '.join(map(str, x))})."
     return None
 
 
