@@ -1,7 +1,7 @@
 """save and load: checkpoints in the safetensors format, written atomically, unable to run code.
 
-A file holds the tensors by name, readable by every safetensors tool, and in its header the structure around them as JSON
-(`faltung._serialized_tree`). Pickle is never written and never read.
+A file holds the tensors by name, readable by every safetensors tool, and in its header the structure around them as
+JSON (`faltung._serialized_tree`). Pickle is never written and never read.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def save(
     Args: `obj`, for example `model.state_dict()` or `{"epoch": 3, "model": ..., "optimizer": optimizer.state_dict()}`;
     `f`, a path or a file opened for binary writing. The arguments about pickle are accepted and change nothing.
 
-    A path is written atomically: a crash leaves the old file or the new one, never half of one. Tied tensors are written
-    once and tied again by `load`. TypeError for values that are no data, such as a whole module.
+    A path is written atomically: a crash leaves the old file or the new one, never half of one. Tied tensors are
+    written once and tied again by `load`. TypeError for values that are no data, such as a whole module.
     """
     from faltung._serialized_tree import Writer
 
@@ -58,7 +58,9 @@ def save(
         "tree": json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":")),
     }
     if len(metadata["tree"].encode("utf-8", "surrogatepass")) > _MAX_HEADER_BYTES // 2:
-        raise ValueError("save: the values around the tensors take more than 50 MB. Turn long lists of numbers into tensors.")
+        raise ValueError(
+            "save: the values around the tensors take more than 50 MB. Turn long lists of numbers into tensors."
+        )
     if isinstance(f, (str, os.PathLike)):
         _write_atomically(os.fspath(f), writer.arrays, metadata)
     elif hasattr(f, "write"):
@@ -125,8 +127,8 @@ def load(
     Args: `f`, a path or a file opened for binary reading; `map_location`, which can only mean the CPU. `weights_only`,
     `mmap` and the arguments about pickle are accepted and change nothing: a checkpoint never runs code.
 
-    FileNotFoundError if there is no such file; RuntimeError if it is truncated, damaged, or of another format, PyTorch's
-    own zip and pickle files among them.
+    FileNotFoundError if there is no such file; RuntimeError if it is truncated, damaged, or of another format,
+    PyTorch's own zip and pickle files among them.
     """
     if isinstance(map_location, (str, device)) and device(map_location).type != "cpu":
         raise RuntimeError(f"load: map_location {str(map_location)!r} is no device here. Leave it out, or use 'cpu'.")
@@ -180,7 +182,7 @@ def _checked_header(name: str, data: bytes) -> dict[str, Any]:
     if foreign:
         raise RuntimeError(f"load: {name} is {foreign}")
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or 8 + length > len(data) and length <= _MAX_HEADER_BYTES:
+    if len(data) < 8 or (8 + length > len(data) and length <= _MAX_HEADER_BYTES):
         raise RuntimeError(
             f"load: {name} is truncated or no checkpoint: it has {len(data)} bytes, and its header alone needs "
             f"{8 + length if len(data) >= 8 else 8}. Save it again, or copy it again from where it came."
@@ -195,7 +197,9 @@ def _checked_header(name: str, data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RuntimeError(f"load: {name} is damaged or no checkpoint: its header is no JSON ({error}).") from None
     if not isinstance(header, dict):
-        raise RuntimeError(f"load: {name} is no checkpoint: its header is a JSON {type(header).__name__}, not an object.")
+        raise RuntimeError(
+            f"load: {name} is no checkpoint: its header is a JSON {type(header).__name__}, not an object."
+        )
     return header
 
 
@@ -206,7 +210,8 @@ def _foreign_format(data: bytes) -> str | None:
     )
     if data[:4] == b"PK\x03\x04":
         return f"a zip archive, as torch.save writes: it holds pickled code, which Faltung does not run. {convert}"
-    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+    # A header of 0x480 bytes begins like a pickle of protocol 4; only safetensors has a brace as its ninth byte.
+    if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05") and data[8:9] != b"{":
         return f"a pickle, as older torch.save wrote: it is code, which Faltung does not run. {convert}"
     if data[:2] == b"\x1f\x8b":
         return "compressed with gzip. Unpack it first."
@@ -245,7 +250,8 @@ def _as_array(file: str, name: str, entry: dict[str, Any]) -> np.ndarray:
         return (np.frombuffer(data, np.uint8) != 0).reshape(shape)  # any other byte would be no bool to NumPy
     if kind == "BF16":
         warnings.warn(
-            f"load: {file}: bfloat16 tensors such as {name!r} become float32, which holds the same values.", stacklevel=4
+            f"load: {file}: bfloat16 tensors such as {name!r} become float32, which holds the same values.",
+            stacklevel=4,
         )
         return (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
     if kind not in _NUMPY_TYPES:
@@ -253,4 +259,3 @@ def _as_array(file: str, name: str, entry: dict[str, Any]) -> np.ndarray:
     little = np.dtype(_NUMPY_TYPES[kind]).newbyteorder("<")
     array = np.frombuffer(data, little).reshape(shape)
     return array.astype(little.newbyteorder("="), copy=False)
-
