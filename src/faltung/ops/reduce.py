@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any
 
@@ -103,7 +104,7 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     shape = tuple(size[0]) if len(size) == 1 and isinstance(size[0], tuple | list) else tuple(size)
     given = input._data.shape
     offset = len(given) - len(shape)
-    if offset < 0 or any(want not in (1, got) for want, got in zip(shape, given[offset:])):
+    if offset < 0 or builtins.any(want not in (1, got) for want, got in zip(shape, given[offset:])):
         raise RuntimeError(f"sum_to_size: size {list(shape)} is not expandable to size {list(given)}.")
     dims = [*range(offset), *(offset + i for i, want in enumerate(shape) if want == 1 and given[offset + i] != 1)]
     if dims:
