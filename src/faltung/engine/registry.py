@@ -13,7 +13,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from faltung.engine import debug
+from faltung.engine import choice, debug
+from faltung.engine.flags import flags
 
 _ACTIVATIONS = (
     "relu leaky_relu sigmoid tanh elu hardtanh hardsigmoid threshold gelu silu mish hardswish softplus log_sigmoid "
@@ -25,9 +26,12 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "conv.forward": ("conv_dense_winograd", "conv_dense",),
     "conv.backward_data": ("conv_dense_winograd", "conv_dense",),
     "conv.backward_weights": ("conv_dense_weights",),
+    **{f"norm.batch_{name}": ("batch_norm",) for name in ("forward", "backward", "inference")},
     **{f"pool.{name}_{way}": ("pool",) for name in ("max", "avg", "adaptive_avg") for way in ("forward", "backward")},
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},
 }
+
+_MEASURABLE = {"conv.forward", "conv.backward_data", "conv.backward_weights"}  # backends.cpu.benchmark chooses by time
 
 Refuse = Callable[..., "str | None"]
 _resolved: dict[str, tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callable[..., Any]]] = {}
@@ -36,6 +40,10 @@ _resolved: dict[str, tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callabl
 def call(name: str, *args: Any, **options: Any) -> Any:
     """Run the operation `name` on the first candidate that fits, else on the NumPy reference."""
     kernels, reference = _resolved.get(name) or _resolve(name)
+    if flags.benchmark and not flags.deterministic and name in _MEASURABLE:
+        fitting = [(label, run) for label, refuse, run in kernels if refuse(*args, **options) is None]
+        if len(fitting) > 1:
+            return choice.fastest(name, fitting, args, options)(*args, **options)
     if debug.LEVEL:
         return _call_and_tell(name, kernels, reference, args, options)
     for _, refuse, run in kernels:

@@ -116,7 +116,7 @@ def sqrt(e: Emitter, x: Vec) -> Vec:
     return e.unary("sqrt", x)
 
 
-# --- activations: <name>_forward(x, ...) and <name>_backward(gy, kept, ...), as in reference.activation ------------------
+# --- activations: <name>_forward(x, ...) and <name>_backward(gy, kept, ...), as in reference.activation -------------
 
 
 @expression(1)

@@ -63,7 +63,7 @@ class Schedule:
     window: Ints | None  # sources per dimension where all positions have equally many: no loops over them
 
 
-# --- what is done with the sources --------------------------------------------------------------------------------------
+# --- what is done with the sources ----------------------------------------------------------------------------------
 
 
 class _Max:
@@ -201,7 +201,7 @@ class _Position:
     tap: Int
 
 
-# --- the loop nest ------------------------------------------------------------------------------------------------------
+# --- the loop nest --------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -309,7 +309,7 @@ def _spread(e: Emitter, value: Int, kind: Any, lanes: int) -> Vec:
     )
 
 
-# --- the engine's functions ---------------------------------------------------------------------------------------------
+# --- the engine's functions -----------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
@@ -373,7 +373,7 @@ def _refuse(geometry: PoolGeometry | None, x: np.ndarray, indices: np.ndarray | 
 
 
 def refuse_max_forward(geometry: PoolGeometry, x: np.ndarray, *, with_indices: bool = True) -> str | None:
-    """Why not."""
+    """The reason against, or None."""
     return _refuse(geometry, x) or _refuse_empty_windows(geometry)
 
 
@@ -389,7 +389,7 @@ def max_forward(
 
 
 def refuse_max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) -> str | None:
-    """Why not."""
+    """The reason against, or None."""
     return _refuse(geometry, gy, indices)
 
 
@@ -404,7 +404,7 @@ def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) ->
 def refuse_avg_forward(
     geometry: PoolGeometry, x: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
 ) -> str | None:
-    """Why not."""
+    """The reason against, or None."""
     return _refuse(geometry, x)
 
 
@@ -420,7 +420,7 @@ def avg_forward(
 def refuse_avg_backward(
     geometry: PoolGeometry, gy: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
 ) -> str | None:
-    """Why not."""
+    """The reason against, or None."""
     return _refuse(geometry, gy)
 
 
@@ -434,7 +434,7 @@ def avg_backward(
 
 
 def refuse_adaptive_avg_forward(x: np.ndarray, output: Ints) -> str | None:
-    """Why not."""
+    """The reason against, or None."""
     return _refuse(None, x) or (None if prod(output) else "no outputs")
 
 
@@ -446,7 +446,7 @@ def adaptive_avg_forward(x: np.ndarray, output: Ints) -> np.ndarray:
 
 
 def refuse_adaptive_avg_backward(gy: np.ndarray, input: Ints) -> str | None:
-    """Why not."""
+    """The reason against, or None."""
     return _refuse(None, gy) or (None if prod(input) else "no inputs")
 
 

@@ -1,10 +1,11 @@
 """Normalisations in plain NumPy: the oracle of the generated kernels, and the fallback without them.
 
-batch_forward(x, weight, bias, eps) -> (y, mean, var)
+batch_forward(x, weight, bias, eps, relu=False) -> (y, mean, var)
     x (N, C, *spatial); statistics over every axis but the channels; weight, bias, mean, var (C,).
-batch_backward(gy, x, mean, var, weight, eps) -> (gx, gweight, gbias)
-batch_inference(x, mean, var, weight, bias, eps) -> y
-    given statistics instead: (x - mean) / sqrt(var + eps) * weight + bias.
+batch_backward(gy, x, mean, var, weight, eps, bias=None, relu=False) -> (gx, gweight, gbias)
+batch_inference(x, mean, var, weight, bias, eps, relu=False) -> y
+    given statistics instead: (x - mean) / sqrt(var + eps) * weight + bias. `relu` makes it max(y, 0), also above; its
+    backward needs the bias, with which it finds where the result was positive.
 group_forward(x, groups, weight, bias, eps) -> (y, mean, var)
     statistics of each sample over the C / groups channels of a group; weight, bias (C,); mean, var (N, groups).
 group_backward(gy, x, mean, var, groups, weight, eps) -> (gx, gweight, gbias)
@@ -72,25 +73,39 @@ def _but_channels(ndim: int) -> Axes:
 
 
 @reference
-def batch_forward(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
+def batch_forward(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+) -> tuple[Array, Array, Array]:
     xhat, mean, var = _standardised(x, _but_channels(x.ndim), eps)
     y = _affine(xhat, _along_channels(weight, x.ndim), _along_channels(bias, x.ndim))
-    return y, mean.reshape(-1), var.reshape(-1)
+    return np.maximum(y, 0) if relu else y, mean.reshape(-1), var.reshape(-1)
 
 
 @reference
-def batch_inference(x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
+def batch_inference(
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+) -> Array:
     scale = 1 / np.sqrt(var + eps)
     if weight is not None:
         scale = scale * weight
     y = (x - _along_channels(mean, x.ndim)) * _along_channels(scale, x.ndim)
-    return (y if bias is None else y + _along_channels(bias, x.ndim)).astype(x.dtype, copy=False)
+    y = y if bias is None else y + _along_channels(bias, x.ndim)
+    return (np.maximum(y, 0) if relu else y).astype(x.dtype, copy=False)
 
 
 @reference
 def batch_backward(
-    gy: Array, x: Array, mean: Array, var: Array, weight: Array | None, eps: float
+    gy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    weight: Array | None,
+    eps: float,
+    bias: Array | None = None,
+    relu: bool = False,
 ) -> tuple[Array, Array, Array]:
+    if relu:
+        gy = np.where(batch_inference(x, mean, var, weight, bias, eps) <= 0, 0, gy)
     axes = _but_channels(x.ndim)
     invstd = 1 / np.sqrt(_along_channels(var, x.ndim) + eps)
     xhat = (x - _along_channels(mean, x.ndim)) * invstd

@@ -1,0 +1,345 @@
+"""Batch normalisation over channels-last data, seen as a matrix of `rows` samples by `channels`.
+
+    moments     for blocks of rows in chunks:            # threads
+                    for channels, VECTORS registers at a time:
+                        shift = first row of the block
+                        for rows: S += x - shift; Q += (x - shift)^2
+                    partial[block] = mean and sum of squared deviations of the block, in double
+    finish      for channels in chunks: combine the blocks in order, in double (Chan, Golub and LeVeque 1979)
+    apply       for blocks of rows in chunks: y = (x - mean) * scale + bias, and max(y, 0) if asked for
+
+One pass over x gives the statistics. The first row of a block as shift bounds the loss by rounding: it lies within
+sqrt(block_rows) deviations of the block's mean, so that Q - S^2 / n keeps all but block_rows * 2^-24 of its value,
+whatever the mean. Backward likewise: `slopes` sums gy and gy * (x - mean) per block, `finish` combines, `descend` writes
+
+    gx = (gy - mean(gy) - xhat * mean(gy * xhat)) * scale
+
+With `relu`, gy counts only where the forward result, computed anew from x, is positive: no mask is kept.
+
+Blocks have fixed rows, so the bits don't depend on threads. Registers: at most 3 per vector of channels held, plus one
+for the value in flight: 13 with VECTORS = 4. Bound by memory: x is read twice and y written once; backward reads x and gy
+twice and writes gx.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from faltung.engine.emit import Emitter, Int, Vec, f32, f64
+from faltung.engine.kernel import Kernel, address, bits
+from faltung.engine.kernels import flat, layout
+
+VECTORS = 4
+BLOCK_ELEMENTS = 16384  # of x in one block of rows, as far as the bounds below let it
+SHORTEST_BLOCK, LONGEST_BLOCK = 64, 256  # rows; longer blocks would lose precision, shorter ones make too many partials
+FINISH_COLUMNS = 64  # channels of one chunk when blocks are combined
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What shapes the code of one kernel."""
+
+    step: str
+    vectors: int
+    relu: bool
+
+
+# --- forward --------------------------------------------------------------------------------------------------------
+
+_MOMENTS = "x partial rows channels block_rows"
+_FINISH = "partial mean var rows channels block_rows blocks"
+_APPLY = "x y mean var weight bias eps rows channels block_rows"
+
+
+def _rows_of_block(e: Emitter) -> tuple[Int, Int]:
+    start = e.chunk * e.field("block_rows")
+    return start, e.smaller(start + e.field("block_rows"), e.field("rows"))
+
+
+def _emit_moments(e: Emitter, schedule: Schedule) -> None:
+    x, partial, channels = e.pointer("x"), e.pointer("partial", f64), e.field("channels")
+    start, stop = _rows_of_block(e)
+    for column, vectors, lanes, mask in flat.columns(e, 0, channels, schedule.vectors):
+        shifts = [flat.load(x.at(start * channels + column + u * lanes), lanes, mask) for u in range(vectors)]
+        with e.loop("row", stop, start=start, carry=[e.zero(lanes)] * (2 * vectors)) as row:
+            sums, squares = row.carried[:vectors], row.carried[vectors:]
+            for u in range(vectors):
+                value = flat.load(x.at(row.index * channels + column + u * lanes), lanes, mask) - shifts[u]
+                sums[u], squares[u] = sums[u] + value, e.fma(value, value, squares[u])
+            row.carry(sums + squares)
+        count = e.splat(e.convert(stop - start, f64), lanes)
+        for u in range(vectors):
+            total, square = (e.convert(value, f64) for value in (row.result[u], row.result[vectors + u]))
+            place = partial.at(e.chunk * channels * 2 + column + u * lanes)
+            flat.store(place, e.convert(shifts[u], f64) + total / count, mask)
+            flat.store(place.at(channels), square - total * total / count, mask)
+
+
+def _emit_finish(e: Emitter, schedule: Schedule) -> None:
+    rows, channels, blocks = e.fields("rows channels blocks")
+    count, start = e.convert(rows, f64), e.chunk * FINISH_COLUMNS
+    for column, _, lanes, mask in flat.columns(e, start, e.smaller(start + FINISH_COLUMNS, channels), 1):
+        with e.loop("block", blocks, carry=[_zero(e, lanes)]) as block:
+            mean = flat.load(_partial(e, block.index, column), lanes, mask)
+            block.carry([e.fma(mean, _rows_in(e, block.index, lanes), block.carried[0])])
+        mean = block.result[0] / e.splat(count, lanes)
+        with e.loop("block_again", blocks, carry=[_zero(e, lanes)]) as block:
+            apart = flat.load(_partial(e, block.index, column), lanes, mask) - mean
+            inside = flat.load(_partial(e, block.index, column).at(channels), lanes, mask)
+            block.carry([block.carried[0] + e.fma(apart * apart, _rows_in(e, block.index, lanes), inside)])
+        var = e.maximum(block.result[0] / e.splat(count, lanes), 0.0)
+        for name, value in (("mean", mean), ("var", var)):
+            flat.store(e.pointer(name).at(column), e.convert(value, f32), mask)
+
+
+def _emit_apply(e: Emitter, schedule: Schedule) -> None:
+    x, y, channels = e.pointer("x"), e.pointer("y"), e.field("channels")
+    start, stop = _rows_of_block(e)
+    for column, vectors, lanes, mask in flat.columns(e, 0, channels, schedule.vectors):
+        mean, bias = (_channel_vectors(e, name, column, vectors, lanes, mask) for name in ("mean", "bias"))
+        scale = _scales(e, column, vectors, lanes, mask)
+        with e.loop("row", stop, start=start) as row:
+            for u in range(vectors):
+                offset = row.index * channels + column + u * lanes
+                value = e.fma(flat.load(x.at(offset), lanes, mask) - mean[u], scale[u], bias[u])
+                flat.store(y.at(offset), e.maximum(value, 0.0) if schedule.relu else value, mask)
+
+
+# --- backward -------------------------------------------------------------------------------------------------------
+
+_SLOPES = "x gy partial mean var weight bias eps rows channels block_rows"
+_FINISH_SLOPES = "partial var gweight gbias per_gy per_x eps rows channels blocks"
+_DESCEND = "x gy gx mean var weight bias per_gy per_x eps rows channels block_rows"
+
+
+def _emit_slopes(e: Emitter, schedule: Schedule) -> None:
+    x, gy, partial, channels = e.pointer("x"), e.pointer("gy"), e.pointer("partial", f64), e.field("channels")
+    start, stop = _rows_of_block(e)
+    for column, vectors, lanes, mask in flat.columns(e, 0, channels, schedule.vectors):
+        mean, bias = (_channel_vectors(e, name, column, vectors, lanes, mask) for name in ("mean", "bias"))
+        scale = _scales(e, column, vectors, lanes, mask)  # dropped by the compiler where nothing uses it
+        with e.loop("row", stop, start=start, carry=[e.zero(lanes)] * (2 * vectors)) as row:
+            sums, slopes = row.carried[:vectors], row.carried[vectors:]
+            for u in range(vectors):
+                offset = row.index * channels + column + u * lanes
+                centred = flat.load(x.at(offset), lanes, mask) - mean[u]
+                gradient = flat.load(gy.at(offset), lanes, mask)
+                if schedule.relu:
+                    gradient = _where_positive(e, gradient, centred, scale[u], bias[u])
+                sums[u], slopes[u] = sums[u] + gradient, e.fma(gradient, centred, slopes[u])
+            row.carry(sums + slopes)
+        for u in range(vectors):
+            place = partial.at(e.chunk * channels * 2 + column + u * lanes)
+            flat.store(place, e.convert(row.result[u], f64), mask)
+            flat.store(place.at(channels), e.convert(row.result[vectors + u], f64), mask)
+
+
+def _emit_finish_slopes(e: Emitter, schedule: Schedule) -> None:
+    rows, channels, blocks = e.fields("rows channels blocks")
+    start = e.chunk * FINISH_COLUMNS
+    for column, _, lanes, mask in flat.columns(e, start, e.smaller(start + FINISH_COLUMNS, channels), 1):
+        with e.loop("block", blocks, carry=[_zero(e, lanes)] * 2) as block:
+            place = _partial(e, block.index, column)
+            block.carry(
+                [
+                    block.carried[0] + flat.load(place, lanes, mask),
+                    block.carried[1] + flat.load(place.at(channels), lanes, mask),
+                ]
+            )
+        total, slope = block.result
+        var = e.convert(flat.load(e.pointer("var").at(column), lanes, mask), f64)
+        invstd = 1.0 / e.unary("sqrt", var + e.splat(e.number("eps", f64), lanes))
+        count = e.splat(e.convert(rows, f64), lanes)
+        results = {"gbias": total, "gweight": slope * invstd, "per_gy": total / count}
+        results["per_x"] = slope * invstd * invstd / count
+        for name, value in results.items():
+            flat.store(e.pointer(name).at(column), e.convert(value, f32), mask)
+
+
+def _emit_descend(e: Emitter, schedule: Schedule) -> None:
+    x, gy, gx, channels = e.pointer("x"), e.pointer("gy"), e.pointer("gx"), e.field("channels")
+    start, stop = _rows_of_block(e)
+    names = ("mean", "bias", "per_gy", "per_x")
+    for column, vectors, lanes, mask in flat.columns(e, 0, channels, schedule.vectors):
+        mean, bias, per_gy, per_x = (_channel_vectors(e, name, column, vectors, lanes, mask) for name in names)
+        scale = _scales(e, column, vectors, lanes, mask)
+        with e.loop("row", stop, start=start) as row:
+            for u in range(vectors):
+                offset = row.index * channels + column + u * lanes
+                centred = flat.load(x.at(offset), lanes, mask) - mean[u]
+                gradient = flat.load(gy.at(offset), lanes, mask)
+                if schedule.relu:
+                    gradient = _where_positive(e, gradient, centred, scale[u], bias[u])
+                value = (gradient - e.fma(centred, per_x[u], per_gy[u])) * scale[u]
+                flat.store(gx.at(offset), value, mask)
+
+
+def _where_positive(e: Emitter, gradient: Vec, centred: Vec, scale: Vec, bias: Vec) -> Vec:
+    return e.select(e.fma(centred, scale, bias).compare("<=", 0.0), 0.0, gradient)
+
+
+# --- pieces ---------------------------------------------------------------------------------------------------------
+
+
+def _channel_vectors(e: Emitter, name: str, column: Int, vectors: int, lanes: int, mask: Any) -> list[Vec]:
+    return [flat.load(e.pointer(name).at(column + u * lanes), lanes, mask) for u in range(vectors)]
+
+
+def _scales(e: Emitter, column: Int, vectors: int, lanes: int, mask: Any) -> list[Vec]:
+    """weight / sqrt(var + eps); forward and backward must agree on its bits for `relu`."""
+    weights, variances = (_channel_vectors(e, name, column, vectors, lanes, mask) for name in ("weight", "var"))
+    eps = e.splat(e.number("eps"), lanes)
+    return [weight / e.unary("sqrt", var + eps) for weight, var in zip(weights, variances, strict=True)]
+
+
+def _zero(e: Emitter, lanes: int) -> Vec:
+    return e.convert(e.zero(lanes), f64)
+
+
+def _partial(e: Emitter, block: Int, column: Int) -> Any:
+    return e.pointer("partial", f64).at(block * e.field("channels") * 2 + column)
+
+
+def _rows_in(e: Emitter, block: Int, lanes: int) -> Vec:
+    """Rows of a block: all have `block_rows`, the last one what is left."""
+    left = e.field("rows") - block * e.field("block_rows")
+    return e.splat(e.convert(e.smaller(left, e.field("block_rows")), f64), lanes)
+
+
+_STEPS = {
+    "moments": (_MOMENTS, _emit_moments),
+    "finish": (_FINISH, _emit_finish),
+    "apply": (_APPLY, _emit_apply),
+    "slopes": (_SLOPES, _emit_slopes),
+    "finish_slopes": (_FINISH_SLOPES, _emit_finish_slopes),
+    "descend": (_DESCEND, _emit_descend),
+}
+
+
+@lru_cache(maxsize=64)
+def _kernel(step: str, vectors: int = 1, relu: bool = False) -> Kernel:
+    fields, emit = _STEPS[step]
+    return Kernel(f"batch_norm_{step}", fields, Schedule(step, vectors, relu), emit)
+
+
+@lru_cache(maxsize=512)
+def _plan(shape: tuple[int, ...]) -> tuple[int, int, int, int, int, int]:
+    """(rows, channels, rows of a block, blocks, vectors, chunks of the finish) for x of this shape."""
+    channels = shape[1]
+    rows = int(np.prod(shape)) // channels
+    block_rows = min(max(BLOCK_ELEMENTS // channels, SHORTEST_BLOCK), LONGEST_BLOCK)
+    blocks = -(-rows // block_rows)
+    return rows, channels, block_rows, blocks, flat.vectors_for(channels, VECTORS), -(-channels // FINISH_COLUMNS)
+
+
+# --- the engine's functions -----------------------------------------------------------------------------------------
+
+
+def _refuse(x: Array, *channels: Array | None) -> str | None:
+    if x.dtype != flat.FLOAT:
+        return f"only float32 is generated, not {x.dtype}"
+    if x.ndim < 2 or x.size == 0:
+        return f"nothing to normalise in {x.shape}"
+    for values in channels:
+        if values is not None and (values.dtype != flat.FLOAT or not values.flags.c_contiguous):
+            return "parameters are not contiguous float32"
+    return None
+
+
+def refuse_batch_forward(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+) -> str | None:
+    """The reason against, or None."""
+    return _refuse(x, weight, bias)
+
+
+def batch_forward(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+) -> tuple[Array, Array, Array]:
+    """As `reference.norm.batch_forward`."""
+    x = layout.channels_last(x)
+    rows, channels, block_rows, blocks, vectors, finish_chunks = _plan(x.shape)
+    mean, var = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    partial = np.empty((blocks, 2, channels))
+    _kernel("moments", vectors).launch(blocks, address(x), address(partial), rows, channels, block_rows)
+    _kernel("finish").launch(finish_chunks, *map(address, (partial, mean, var)), rows, channels, block_rows, blocks)
+    return batch_inference(x, mean, var, weight, bias, eps, relu), mean, var
+
+
+def refuse_batch_inference(
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+) -> str | None:
+    """The reason against, or None."""
+    return _refuse(x, mean, var, weight, bias)
+
+
+def batch_inference(
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+) -> Array:
+    """As `reference.norm.batch_inference`."""
+    x = layout.channels_last(x)
+    rows, channels, block_rows, blocks, vectors, _ = _plan(x.shape)
+    y = flat.like(x)
+    arrays = (x, y, mean, var, *_affine(weight, bias, channels))
+    _kernel("apply", vectors, relu).launch(blocks, *map(address, arrays), bits(eps), rows, channels, block_rows)
+    return y
+
+
+def refuse_batch_backward(
+    gy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    weight: Array | None,
+    eps: float,
+    bias: Array | None = None,
+    relu: bool = False,
+) -> str | None:
+    """The reason against, or None."""
+    return _refuse(gy) or _refuse(x, mean, var, weight, bias)
+
+
+def batch_backward(
+    gy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    weight: Array | None,
+    eps: float,
+    bias: Array | None = None,
+    relu: bool = False,
+) -> tuple[Array, Array, Array]:
+    """As `reference.norm.batch_backward`."""
+    x, gy = layout.channels_last(x), layout.channels_last(gy)
+    rows, channels, block_rows, blocks, vectors, finish_chunks = _plan(x.shape)
+    weight, bias = _affine(weight, bias, channels)
+    gweight, gbias, per_gy, per_x = (np.empty(channels, np.float32) for _ in range(4))
+    partial, gx = np.empty((blocks, 2, channels)), flat.like(x)
+    tail = (bits(eps), rows, channels, block_rows)
+    _kernel("slopes", vectors, relu).launch(blocks, *map(address, (x, gy, partial, mean, var, weight, bias)), *tail)
+    finish = _kernel("finish_slopes")
+    totals = (partial, var, gweight, gbias, per_gy, per_x)
+    finish.launch(finish_chunks, *map(address, totals), bits(eps), rows, channels, blocks)
+    arrays = (x, gy, gx, mean, var, weight, bias, per_gy, per_x)
+    _kernel("descend", vectors, relu).launch(blocks, *map(address, arrays), *tail)
+    return gx, gweight, gbias
+
+
+def _affine(weight: Array | None, bias: Array | None, channels: int) -> tuple[Array, Array]:
+    return _ones(channels) if weight is None else weight, _zeros(channels) if bias is None else bias
+
+
+@lru_cache(maxsize=64)
+def _ones(count: int) -> Array:
+    return np.ones(count, np.float32)
+
+
+@lru_cache(maxsize=64)
+def _zeros(count: int) -> Array:
+    return np.zeros(count, np.float32)
