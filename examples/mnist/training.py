@@ -35,7 +35,7 @@ def train(
 ) -> History:
     """Train `model` in place by SGD with momentum, the rate falling along a half cosine; shows a progress bar."""
     order = torch.Generator().manual_seed(seed)
-    loader = DataLoader(TensorDataset(images, labels), batch_size=BATCH, shuffle=True, generator=order)
+    loader: DataLoader = DataLoader(TensorDataset(images, labels), batch_size=BATCH, shuffle=True, generator=order)
     optimizer = optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     schedule = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(loader))
     history = History()
