@@ -324,9 +324,12 @@ def new_tensor(
     return tensor(data, dtype=_new_dtype(self, dtype), device=device, requires_grad=requires_grad)
 
 
-def new_empty(self: Tensor, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
+def new_empty(
+    self: Tensor, *size: Any, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+) -> Tensor:
     """An uninitialised tensor of this tensor's dtype."""
-    return empty(*_size_keyword(size, options), dtype=_new_dtype(self, dtype), **_only(options))
+    sizes = _size_keyword(size, _)
+    return empty(*sizes, dtype=_new_dtype(self, dtype), layout=layout, device=device, requires_grad=requires_grad)
 
 
 def new_zeros(self: Tensor, *size: Any, dtype: Any = None, **options: Any) -> Tensor:
@@ -342,10 +345,6 @@ def new_ones(self: Tensor, *size: Any, dtype: Any = None, **options: Any) -> Ten
 def new_full(self: Tensor, size: Any, fill_value: Any, *, dtype: Any = None, **options: Any) -> Tensor:
     """A number repeated, in this tensor's dtype."""
     return full(size, fill_value, dtype=_new_dtype(self, dtype), **options)
-
-
-def _only(options: dict[str, Any]) -> dict[str, Any]:
-    return options
 
 
 # --- sequences
