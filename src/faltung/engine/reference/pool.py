@@ -248,7 +248,6 @@ def _fractional_starts(samples: np.ndarray, size: int, kernel: int, output: int)
     return starts
 
 
-@reference
 def fractional_max_forward(
     x: np.ndarray, samples: np.ndarray, kernel: Ints, output: Ints
 ) -> tuple[np.ndarray, np.ndarray]:

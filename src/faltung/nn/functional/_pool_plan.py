@@ -86,12 +86,15 @@ def check_ordered(where: str, kind: dtype) -> None:
 def adaptive_output(where: str, ndim: int, input: Tensor, output_size: Any) -> Shape:
     checks.check_tensor(where, "input", input)
     unbatched, batched = LAYOUTS[ndim]
+    if ndim > 1 and isinstance(output_size, (list, tuple)) and input.dim() <= len(output_size):
+        got = f"input must be {batched} or {unbatched}, got {shape_text(input.shape)} and output_size={tuple(output_size)}"
+        raise ValueError(message(where, got))
     check_rank(where, "input", input, {ndim + 1: unbatched, ndim + 2: batched})
     sizes = input.shape[-ndim:]
     if isinstance(output_size, (list, tuple)) and ndim > 1:
         if len(output_size) != ndim:
             got = f"output_size must be an int or {ndim} of them (None keeps a size), got {tuple(output_size)}"
-            raise (ValueError if len(output_size) > ndim else RuntimeError)(message(where, got))
+            raise RuntimeError(message(where, got))
         output_size = tuple(size if wanted is None else wanted for wanted, size in zip(output_size, sizes, strict=True))
     elif output_size is None and ndim > 1:
         output_size = tuple(sizes)

@@ -323,7 +323,7 @@ def _lp_pool(
     inverse = 1.0 / norm_type
     means = _avg_pool(where, ndim, input.pow(norm_type), kernel, stride, 0, ceil_mode, True, None)
     sums = means * prod(as_ints(where, "kernel_size", kernel, ndim))
-    return (sums.sign() * sums.abs().relu()).pow(inverse)
+    return (sums.sign() * sums.abs()).pow(inverse)  # sign times size: PyTorch's gradient at sums of zero
 
 
 def fractional_max_pool2d(
@@ -417,9 +417,10 @@ def _fractional(
     x = input if batched else input.unsqueeze(0)
     if samples is None:
         samples = rand(x.shape[0], x.shape[1], ndim, dtype=x.dtype)
-    elif samples.shape != (x.shape[0], x.shape[1], ndim):
+    elif samples.dim() != 3 or samples.shape[0] < x.shape[0] or samples.shape[1:] != (x.shape[1], ndim):
         want = (x.shape[0], x.shape[1], ndim)
         raise RuntimeError(message(where, f"_random_samples must be {want}, got {shape_text(samples.shape)}"))
+    samples = samples[: x.shape[0]]
     if ndim == 2:
         samples = samples.flip(-1)  # PyTorch's 2-d form draws W first, its 3-d form D first
     y, indices = ops.fractional_max_pool(x, samples, kernel, output)
