@@ -86,7 +86,7 @@ class Tensor(Methods):
     _refresh: Callable[[], None]  # renews the history of a view; bound by ops.apply
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        return _legacy_tensor(cls, args, **kwargs)
+        return legacy_tensor(cls, args, **kwargs)
 
     @staticmethod
     def _wrap(array: np.ndarray[Any, Any]) -> Tensor:
@@ -383,7 +383,7 @@ def is_tensor(obj: Any, /) -> bool:
     return isinstance(obj, Tensor)
 
 
-def _legacy_tensor(cls: type[Tensor], args: tuple[Any, ...], dtype: Any = np.float32, **kwargs: Any) -> Tensor:
+def legacy_tensor(cls: type[Tensor], args: tuple[Any, ...], dtype: Any = np.float32, **kwargs: Any) -> Tensor:
     """`Tensor()`, `Tensor(2, 3)` (uninitialised) or `Tensor([1, 2])`, always of one type."""
     attributes.check_device(kwargs.pop("device", None))
     if kwargs:

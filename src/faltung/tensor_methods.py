@@ -7,19 +7,29 @@ from typing import Any
 
 from faltung import dtypes
 from faltung.ops import (
+    activation,
     arithmetic,
     compare,
+    composed,
     convert,
     creation,
+    diagonals,
+    gather,
     index,
     join,
+    masks,
     matmul,
+    order,
     random,
     random_fill,
     reduce,
+    scan,
     shape,
+    softmax,
+    special,
     unary,
 )
+from faltung.ops.dims import wrap_dim
 from faltung.ops.promotion import is_number
 from faltung.ops.write import inplace
 from faltung.tensor import Tensor
@@ -52,6 +62,24 @@ _SAME: dict[Any, str] = {
     ),
     creation: "new_tensor new_empty new_zeros new_ones new_full",
     index: "index_put index_put_",
+    masks: (
+        "masked_fill masked_fill_ masked_select masked_scatter nonzero argwhere clamp clamp_ clamp_min clamp_max nan_to_num "
+        "heaviside tril triu"
+    ),
+    gather: (
+        "gather scatter scatter_add scatter_reduce take_along_dim index_select index_add index_copy index_fill take put"
+    ),
+    order: (
+        "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode unique "
+        "unique_consecutive bincount"
+    ),
+    scan: "cumsum cumprod cummax cummin logcumsumexp diff",
+    composed: (
+        "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm dist renorm quantile"
+    ),
+    diagonals: "diagonal diag diag_embed diagflat diagonal_scatter trace",
+    special: "erf erfc erfinv lgamma digamma sinc i0 logit",
+    activation: "relu relu_ sigmoid sigmoid_ tanh tanh_ hardshrink prelu",
     random: "bernoulli multinomial",
     random_fill: "uniform_ normal_ bernoulli_ exponential_ cauchy_ log_normal_ geometric_ random_",
 }  # fmt: skip
@@ -69,6 +97,13 @@ _INPLACE: dict[Any, str] = {
         "acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn"
     ),
     matmul: "addmm addmv addr baddbmm addbmm",
+    masks: "clamp_min clamp_max masked_scatter nan_to_num heaviside tril triu",
+    gather: "scatter scatter_add scatter_reduce index_add index_copy index_fill put",
+    scan: "cumsum cumprod",
+    composed: (
+        "atan2 hypot copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv renorm"
+    ),
+    special: "erf erfc erfinv lgamma digamma sinc i0 logit",
 }
 
 # --- further names
@@ -84,7 +119,8 @@ _ALIASES: dict[str, Any] = {
     "__neg__": unary.neg, "__pos__": unary.positive, "__abs__": unary.abs, "__invert__": compare.bitwise_not,
     "__eq__": compare.operator_eq, "__ne__": compare.operator_ne, "__array__": convert.array_protocol,
     "subtract_": arithmetic.sub_, "multiply_": arithmetic.mul_, "divide_": arithmetic.div_,
-    "true_divide_": arithmetic.div_,
+    "true_divide_": arithmetic.div_, "clip": masks.clamp, "clip_": masks.clamp_, "arctan2": composed.atan2,
+    "_stack": staticmethod(join.stack),
 }  # fmt: skip
 
 _OPERATORS: dict[str, Any] = {
@@ -131,6 +167,36 @@ def _cast_method(name: str, to: dtypes.dtype) -> Callable[..., Tensor]:
     method.__doc__ = f"The tensor converted to {to}."
     return method
 
+
+# --- methods whose signature differs from the function's
+
+
+def _where(self: Tensor, condition: Tensor, other: Any) -> Tensor:
+    """The tensor where `condition` is true, `other` elsewhere."""
+    found: Tensor = masks.where(condition, self, other)
+    return found
+
+
+def _softmax(self: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """exp(x) / sum(exp(x)) along `dim`."""
+    x = self if dtype is None else convert.to(self, dtype)
+    return softmax.softmax(x, wrap_dim("softmax", dim, x._data.ndim))
+
+
+def _log_softmax(self: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """log(softmax(x)) along `dim`."""
+    x = self if dtype is None else convert.to(self, dtype)
+    return softmax.log_softmax(x, wrap_dim("log_softmax", dim, x._data.ndim))
+
+
+def _unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows of `size` along a dimension, every `step`, as a new last dimension; a view."""
+    return join.windows(self, dimension, size, step)
+
+
+_METHODS: dict[str, Any] = {
+    "where": _where, "softmax": _softmax, "log_softmax": _log_softmax, "unfold": _unfold,
+}  # fmt: skip
 
 # --- Python's protocols
 
@@ -190,7 +256,7 @@ def _format(self: Tensor, spec: str) -> str:
 
 
 def _dir_size(self: Tensor, dim: int | None = None) -> Any:
-    return self.shape if dim is None else self._data.shape[shape.wrap_dim("size", dim, self._data.ndim)]
+    return self.shape if dim is None else self._data.shape[wrap_dim("size", dim, self._data.ndim)]
 
 
 def _dim(self: Tensor) -> int:
@@ -261,7 +327,7 @@ def bind() -> None:
     for module, names in _INPLACE.items():
         for name in names.split():
             setattr(Tensor, name + "_", inplace(getattr(module, name), name + "_"))
-    for name, function in (_ALIASES | _PROTOCOL).items():
+    for name, function in (_ALIASES | _METHODS | _PROTOCOL).items():
         setattr(Tensor, name, function)
     for name, function in _OPERATORS.items():
         setattr(Tensor, f"__{name}__", _forward_operator(function))

@@ -317,6 +317,65 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     return tuple([apply(Select, input, dim=at, index=i) for i in range(data.shape[at])])
 
 
+class Windows(Op):
+    """Windows of equal size along a dimension, as a new last dimension."""
+
+    name = "unfold"
+    is_view = True
+    quiet = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, *, dim: int, size: int, step: int) -> Any:
+        ctx.shape, ctx.dim, ctx.size, ctx.step = x.shape, dim, size, step
+        if not x.ndim:
+            return np.lib.stride_tricks.as_strided(x, (size,), (0,))
+        found = np.lib.stride_tricks.sliding_window_view(x, size, dim, writeable=True)
+        return found[(slice(None),) * dim + (slice(None, None, step),)]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        found = grad.new_zeros(ctx.shape)
+        starts = grad._data.shape[ctx.dim] if ctx.shape else 1
+        for offset in range(ctx.size):  # within one offset the positions are distinct
+            part = select(grad, -1, offset)
+            whole = apply(PadEvery, part, shape=ctx.shape, dim=ctx.dim, start=offset, step=ctx.step, count=starts)
+            found = found + whole
+        return found  # type: ignore[no-any-return]  # methods are bound at run time
+
+
+class PadEvery(Op):
+    """Zeros of `shape` with the input at every `step`-th position from `start` along a dimension."""
+
+    name = "unfold_backward"
+    quiet = True
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, *, shape: Any, dim: int, start: int, step: int, count: int) -> Any:
+        ctx.dim, ctx.places = dim, slice(start, start + (count - 1) * step + 1, step)
+        found = np.zeros(shape, x.dtype)
+        if shape:
+            found[(slice(None),) * dim + (ctx.places,)] = x
+        else:
+            found[...] = x
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad[(slice(None),) * ctx.dim + (ctx.places,)] if grad._data.ndim else grad
+
+
+def windows(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows of `size` along a dimension, every `step`, as a new last dimension; a view."""
+    at = wrap_dim("unfold", dimension, input._data.ndim)
+    length = input._data.shape[at] if input._data.ndim else 1
+    if not 0 <= size <= length:
+        raise RuntimeError(f"unfold: maximum size for tensor at dimension {at} is {length} but size is {size}.")
+    if step <= 0:
+        raise RuntimeError(f"unfold: step is {step} but must be > 0.")
+    found: Tensor = apply(Windows, input, dim=at, size=size, step=step)
+    return found
+
+
 # --- repeat
 
 

@@ -394,7 +394,7 @@ class Round(Op):
     def forward(ctx: Any, x: Any, *, decimals: int) -> Any:
         if not decimals:
             return np.rint(x)
-        ten = x.dtype.type(10.0 ** abs(decimals))
+        ten = x.dtype.type(10.0 ** (decimals if decimals > 0 else -decimals))
         return np.rint(x * ten) / ten if decimals > 0 else np.rint(x / ten) * ten
 
     @staticmethod

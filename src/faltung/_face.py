@@ -1,0 +1,126 @@
+"""The library's functions by the names that scripts use: a table, from which `faltung` fills its namespace.
+
+A name before the bar takes `out=`; the names after it don't.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from faltung import convenience, random
+from faltung.ops import (
+    activation,
+    arithmetic,
+    compare,
+    composed,
+    convert,
+    creation,
+    diagonals,
+    einsum,
+    gather,
+    index,
+    join,
+    masks,
+    matmul,
+    order,
+    reduce,
+    scan,
+    shape,
+    special,
+    unary,
+)
+from faltung.ops import random as random_tensors
+from faltung.ops.write import inplace, with_out
+
+_FUNCTIONS: dict[Any, str] = {
+    arithmetic: "add sub mul div floor_divide remainder fmod pow maximum minimum fmax fmin | rsub",
+    compare: (
+        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
+        "bitwise_left_shift bitwise_right_shift isposinf isneginf signbit | isnan isinf isfinite isreal isclose allclose equal"
+    ),
+    unary: (
+        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh cosh asinh "
+        "acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn angle | positive real imag"
+    ),
+    reduce: "sum nansum mean nanmean var std prod any all logsumexp | var_mean std_mean count_nonzero",
+    shape: (
+        "| reshape flatten ravel unflatten permute transpose t movedim unsqueeze squeeze broadcast_to broadcast_shapes "
+        "broadcast_tensors as_strided"
+    ),
+    join: (
+        "cat stack hstack vstack dstack column_stack | narrow atleast_1d atleast_2d atleast_3d split chunk tensor_split select "
+        "unbind tile flip fliplr flipud roll rot90"
+    ),
+    matmul: "matmul mm bmm mv dot vdot inner outer addmm addmv addr baddbmm addbmm tensordot chain_matmul",
+    convert: "| clone",
+    creation: (
+        "empty zeros ones full arange linspace logspace eye complex | tensor as_tensor asarray from_numpy frombuffer "
+        "scalar_tensor empty_like zeros_like ones_like full_like"
+    ),
+    index: "| index_put index_put_",
+    masks: (
+        "where masked_select nonzero clamp clamp_min clamp_max nan_to_num heaviside tril triu | masked_fill masked_scatter "
+        "argwhere clamp_"
+    ),
+    gather: (
+        "gather scatter scatter_add scatter_reduce take_along_dim index_select index_add index_copy take | index_fill put"
+    ),
+    order: (
+        "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode searchsorted bucketize "
+        "| unique unique_consecutive bincount"
+    ),
+    scan: "cumsum cumprod cummax cummin logcumsumexp diff",
+    composed: (
+        "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm renorm quantile "
+        "isin | dist"
+    ),
+    diagonals: "diag | diagonal diag_embed diagflat diagonal_scatter trace meshgrid cartesian_prod tril_indices triu_indices",
+    einsum: "| einsum",
+    special: "erf erfc erfinv lgamma digamma polygamma sinc i0 logit",
+    activation: "sigmoid tanh | relu relu_ sigmoid_ tanh_",
+    random_tensors: (
+        "| bernoulli multinomial normal rand rand_like randint randint_like randn randn_like randperm"
+    ),
+    random: "| Generator default_generator fork_rng get_rng_state initial_seed manual_seed seed set_rng_state",
+    convenience: (
+        "| numel is_floating_point is_complex is_nonzero is_same_size is_inference get_num_threads set_num_threads "
+        "get_num_interop_threads set_num_interop_threads set_default_device set_default_tensor_type softmax log_softmax "
+        "use_deterministic_algorithms are_deterministic_algorithms_enabled set_float32_matmul_precision "
+        "get_float32_matmul_precision save load"
+    ),
+}  # fmt: skip
+
+_ALIASES: dict[str, tuple[Any, str]] = {
+    "absolute": (unary, "abs"), "negative": (unary, "neg"), "fix": (unary, "trunc"), "conj": (unary, "conjugate"),
+    "conj_physical": (unary, "conjugate"), "arcsin": (unary, "asin"), "arccos": (unary, "acos"),
+    "arctan": (unary, "atan"), "arcsinh": (unary, "asinh"), "arccosh": (unary, "acosh"), "arctanh": (unary, "atanh"),
+    "arctan2": (composed, "atan2"), "subtract": (arithmetic, "sub"), "multiply": (arithmetic, "mul"),
+    "divide": (arithmetic, "div"), "true_divide": (arithmetic, "div"), "clip": (masks, "clamp"),
+    "greater": (compare, "gt"), "greater_equal": (compare, "ge"), "less": (compare, "lt"),
+    "less_equal": (compare, "le"), "not_equal": (compare, "ne"), "concat": (join, "cat"), "concatenate": (join, "cat"),
+    "row_stack": (join, "vstack"), "swapaxes": (shape, "transpose"), "swapdims": (shape, "transpose"),
+    "moveaxis": (shape, "movedim"), "ger": (matmul, "outer"),
+}  # fmt: skip
+
+# torch.exp_(x) and its like: in-place forms that are functions too
+_INPLACE = (
+    "abs acos asin atan ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal round rsqrt sin sinh "
+    "sqrt square tan trunc"
+)
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    """Every public function by its name."""
+    found: dict[str, Callable[..., Any]] = {}
+    for module, names in _FUNCTIONS.items():
+        with_result, _, plain = names.partition("|")
+        for name in with_result.split():
+            found[name] = with_out(getattr(module, name))
+        for name in plain.split():
+            found[name] = getattr(module, name)
+    for name, (module, original) in _ALIASES.items():
+        found[name] = found.get(original) or with_out(getattr(module, original))
+    for name in _INPLACE.split():
+        found[name + "_"] = inplace(getattr(special if name in ("erf", "erfc") else unary, name), name + "_")
+    return found

@@ -1,0 +1,138 @@
+"""Functions of the top level that are no operations: questions about tensors, and switches of the library."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from faltung import dtypes
+from faltung.attributes import check_device
+from faltung.ops import softmax as softmax_family
+from faltung.ops.dims import wrap_dim
+from faltung.ops.promotion import cast
+from faltung.tensor import Tensor
+
+_deterministic = False
+_matmul_precision = "highest"
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements."""
+    return math.prod(input.shape)
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """Whether the elements are real floating-point numbers."""
+    return input.dtype.is_floating_point
+
+
+def is_complex(input: Tensor) -> bool:
+    """Whether the elements are complex numbers."""
+    return input.dtype.is_complex
+
+
+def is_inference(input: Tensor) -> bool:
+    """Whether the tensor was made in inference mode."""
+    return input._storage.inference
+
+
+def is_same_size(input: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same shape."""
+    return input._data.shape == other._data.shape
+
+
+def is_nonzero(input: Tensor) -> bool:
+    """Whether the only element isn't zero."""
+    if input._data.size != 1:
+        raise RuntimeError(f"is_nonzero: Boolean value of Tensor with {input._data.size} values is ambiguous.")
+    return bool(input._data.item())
+
+
+def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """exp(input) / sum(exp(input)) along `dim`."""
+    x = input if dtype is None else cast(input, dtype)
+    return softmax_family.softmax(x, wrap_dim("softmax", dim, x._data.ndim))
+
+
+def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
+    """log(softmax(input)) along `dim`."""
+    x = input if dtype is None else cast(input, dtype)
+    return softmax_family.log_softmax(x, wrap_dim("log_softmax", dim, x._data.ndim))
+
+
+def get_num_threads() -> int:
+    """How many threads the engine computes with."""
+    from faltung.backends import cpu
+
+    return cpu.get_num_threads()
+
+
+def set_num_threads(int: int, /) -> None:
+    """Choose how many threads the engine computes with. Results don't depend on it."""
+    from faltung.backends import cpu
+
+    cpu.set_num_threads(int)
+
+
+def get_num_interop_threads() -> int:
+    """Always 1: operations run one after the other."""
+    return 1
+
+
+def set_num_interop_threads(int: int, /) -> None:
+    """Nothing: operations run one after the other."""
+
+
+def set_default_device(device: Any) -> None:
+    """Accept the CPU, refuse any other device."""
+    check_device(device)
+
+
+def set_default_tensor_type(t: Any, /) -> None:
+    """The old way to choose the default dtype: `FloatTensor` or "torch.DoubleTensor"."""
+    if isinstance(t, str):
+        name = t.rsplit(".", 1)[-1].removesuffix("Tensor")
+        found = [d for d in dtypes.ALL_DTYPES if d.legacy_name == name]
+        if not found:
+            raise TypeError(f"set_default_tensor_type: invalid type object: {t!r}. Use set_default_dtype(faltung.float32).")
+        dtypes.set_default_dtype(found[0])
+        return
+    dtypes.set_default_dtype(t.element_type)
+
+
+def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
+    """Nothing changes: results are always the same from run to run."""
+    global _deterministic
+    _deterministic = bool(mode)
+
+
+def are_deterministic_algorithms_enabled() -> bool:
+    """What `use_deterministic_algorithms` was last called with."""
+    return _deterministic
+
+
+def set_float32_matmul_precision(precision: str) -> None:
+    """Remembered, but products are always computed in full float32."""
+    global _matmul_precision
+    if precision not in ("highest", "high", "medium"):
+        raise ValueError(f"set_float32_matmul_precision: expected 'highest', 'high' or 'medium', got {precision!r}.")
+    _matmul_precision = precision
+
+
+def get_float32_matmul_precision() -> str:
+    """What `set_float32_matmul_precision` was last called with."""
+    return _matmul_precision
+
+
+def save(*args: Any, **kwargs: Any) -> None:
+    """Write an object with its tensors to a file; see `faltung.serialization.save`."""
+    from faltung import serialization
+
+    serialization.save(*args, **kwargs)
+
+
+def load(*args: Any, **kwargs: Any) -> Any:
+    """Read what `save` wrote; see `faltung.serialization.load`."""
+    from faltung import serialization
+
+    return serialization.load(*args, **kwargs)
