@@ -26,6 +26,7 @@ from llvmlite import ir
 
 from faltung.engine import jit
 from faltung.engine.emit import KERNEL, i32, i64, pointer
+from faltung.engine.flags import flags
 from faltung.engine.memory import address, aligned_bytes
 from faltung.engine.target import host, usable_cores
 
@@ -36,7 +37,7 @@ SPIN_ROUNDS = 20_000  # pauses before a worker sleeps: some 100 to 300 microseco
 WAIT_ROUNDS = 2_000  # pauses of a finished caller before it yields the core to a worker that was taken off it
 
 _lock = threading.Lock()  # held while a team is assembled or stopped
-_size: int | None = None  # asked for by set_num_threads
+_size: int | None = flags.threads  # asked for by set_num_threads
 _team: _Team | None = None
 
 

@@ -9,17 +9,25 @@ from typing import Any
 import numpy as np
 
 from faltung.engine import memory, team
+from faltung.engine.flags import flags
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import conv_winograd, pack_weights
-from faltung.engine.kernels.conv_dense import even_columns, padded_bias, refuse, strides_of, vectors_for, zeros_of
+from faltung.engine.kernels.conv_dense import (
+    channels_adjacent,
+    even_columns,
+    padded_bias,
+    refuse,
+    strides_of,
+    vectors_for,
+    zeros_of,
+)
 from faltung.engine.kernels.conv_problem import Problem, backward_problems, forward_problem, panel_table
 from faltung.engine.kernels.conv_winograd import InputSchedule, ProductSchedule, WeightSchedule
 from faltung.engine.kernels.microkernel import largest_tile
 from faltung.engine.target import Target, host
 
 Cache = dict[Any, Any] | None
-enabled = True  # backends.cpu.winograd
 _LEAST_CHANNELS = 16
 _SHARE_OF_L3 = 4  # V of one batch of tiles takes at most this part of the shared cache
 
@@ -37,7 +45,7 @@ def refuse_backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, 
 
 
 def _unfit(geometry: ConvGeometry, backward: bool, kept: bool) -> str | None:
-    if not enabled:
+    if not flags.winograd or flags.deterministic:
         return "switched off"
     if geometry.ndim != 2 or geometry.kernel != (3, 3):
         return "not a 3x3 kernel"
@@ -122,10 +130,7 @@ def _run(
     c, o = problem.channels, problem.out_channels
     u = _weights(problem, w, m, s.vectors, plan.channel_blocks, cache, roles)
     biases, _ = padded_bias(bias, problem, plan.channel_blocks * width)
-    if x.strides[1] != 4:
-        copied = memory.empty_channels_last(x.shape)
-        copied[...] = x
-        x = copied
+    x = channels_adjacent(x)
     xs, ys = strides_of(x), strides_of(y)
     block_floats = size * plan.tile_block * c
     tiles = problem.batch * plan.tiles_h * plan.tiles_w

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from faltung.random import Generator
+from faltung.random import Generator, default_generator
 from faltung.sampling import permutation
 from faltung.tensor import Tensor
 
@@ -202,7 +202,9 @@ class Subset(Dataset[T_co]):
         return len(self.indices)
 
 
-def random_split(dataset: Any, lengths: Sequence[int | float], generator: Generator | None = None) -> list[Subset[Any]]:
+def random_split(
+    dataset: Any, lengths: Sequence[int | float], generator: Generator | None = default_generator
+) -> list[Subset[Any]]:
     """Split at random into subsets of given lengths, or of given fractions of the whole that sum up to 1.
 
     Args:
