@@ -50,14 +50,29 @@ globals().update(_face.functions())  # zeros, cat, matmul, ...: see the table th
 
 # Imported when first named: a script that doesn't train needn't wait for optimizers.
 _SUBMODULES = (
-    "backends", "compiler", "cuda", "distributed", "engine", "explain", "interop", "linalg", "nn", "optim", "random",
-    "serialization", "special", "testing", "utils",
+    "accelerator", "amp", "backends", "compiler", "cuda", "distributed", "engine", "explain", "interop", "linalg", "mps",
+    "nn", "optim", "random", "serialization", "special", "testing", "utils", "xpu",
 )  # fmt: skip
+
+# Switches, by the module that has them; imported when first named, too.
+_SWITCHES = {
+    "autocast": "amp.autocast_mode",
+    "is_autocast_enabled": "amp.autocast_mode",
+    "get_num_threads": "backends.cpu",
+    "set_num_threads": "backends.cpu",
+    "are_deterministic_algorithms_enabled": "backends",
+    "get_float32_matmul_precision": "backends",
+    "is_deterministic_algorithms_warn_only_enabled": "backends",
+    "set_float32_matmul_precision": "backends",
+    "use_deterministic_algorithms": "backends",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES and importlib.util.find_spec(f"faltung.{name}") is not None:
         return importlib.import_module(f"faltung.{name}")
+    if name in _SWITCHES:
+        return getattr(importlib.import_module(f"faltung.{_SWITCHES[name]}"), name)
     raise AttributeError(f"module 'faltung' has no attribute {name!r}")
 
 
