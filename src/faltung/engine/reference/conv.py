@@ -63,7 +63,7 @@ def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return left * right if left.shape[-1] == 1 else np.matmul(left, right)
 
 
-@reference
+@reference()
 def forward(
     geometry: ConvGeometry,
     x: np.ndarray,
@@ -89,7 +89,7 @@ def forward(
     return y
 
 
-@reference
+@reference()
 def backward_data(
     geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: dict[Any, Any] | None = None
 ) -> np.ndarray:
@@ -109,7 +109,7 @@ def backward_data(
     return gx
 
 
-@reference
+@reference()
 def backward_weights(
     geometry: ConvGeometry, x: np.ndarray, gy: np.ndarray, *, with_bias: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:

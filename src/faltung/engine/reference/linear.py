@@ -14,7 +14,7 @@ import numpy as np
 from faltung.engine.reference.precision import reference
 
 
-@reference
+@reference()
 def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray:
     """y = x w^T + bias over the last dimension."""
     y = np.matmul(x, w.T)
@@ -23,13 +23,13 @@ def forward(x: np.ndarray, w: np.ndarray, bias: np.ndarray | None) -> np.ndarray
     return y
 
 
-@reference
+@reference()
 def backward_data(gy: np.ndarray, w: np.ndarray) -> np.ndarray:
     """gx = gy w."""
     return np.matmul(gy, w)
 
 
-@reference
+@reference()
 def backward_weights(x: np.ndarray, gy: np.ndarray, *, with_bias: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
     """gw = gy^T x and gb = the column sums of gy, all leading dimensions taken as one."""
     rows = gy.reshape(-1, gy.shape[-1]) if gy.size else np.zeros((0, gy.shape[-1]), gy.dtype)

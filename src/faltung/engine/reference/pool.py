@@ -73,7 +73,7 @@ def _tap_indices(geometry: PoolGeometry, tap: Ints) -> np.ndarray:
     return total
 
 
-@reference
+@reference()
 def max_forward(
     geometry: PoolGeometry, x: np.ndarray, *, with_indices: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -103,7 +103,7 @@ def _plane_rows(indices: np.ndarray) -> np.ndarray:
     return last.reshape(last.shape[0], prod(last.shape[1:-1]), last.shape[-1])
 
 
-@reference
+@reference()
 def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """gx, zero but where windows found their largest sample; overlapping windows add up."""
     gx = layout.full(geometry.input_shape, 0, gy.dtype)
@@ -121,7 +121,7 @@ def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) ->
     return gx
 
 
-@reference
+@reference()
 def max_gather(geometry: PoolGeometry, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """x at the indices, (N, C, *output)."""
     last = layout.to_last(x).reshape(geometry.batch, prod(geometry.input), geometry.channels)
@@ -154,7 +154,7 @@ def _divide(values: np.ndarray, divisors: np.ndarray | int) -> np.ndarray:
     return np.abs(values) // np.abs(divisors) * np.sign(values) * np.sign(divisors)
 
 
-@reference
+@reference()
 def avg_forward(
     geometry: PoolGeometry, x: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
 ) -> np.ndarray:
@@ -170,7 +170,7 @@ def avg_forward(
     return layout.to_logical(total)
 
 
-@reference
+@reference()
 def avg_backward(
     geometry: PoolGeometry, gy: np.ndarray, *, count_include_pad: bool = True, divisor: int | None = None
 ) -> np.ndarray:
@@ -192,7 +192,7 @@ def adaptive_windows(size: int, output: int) -> list[slice]:
     return [slice(i * size // output, -(-(i + 1) * size // output)) for i in range(output)]
 
 
-@reference
+@reference()
 def adaptive_avg_forward(x: np.ndarray, output: Ints) -> np.ndarray:
     """Means over adaptive windows, one dimension after the other: a mean of means, as every window is a box."""
     values = layout.to_last(x)
@@ -205,7 +205,7 @@ def adaptive_avg_forward(x: np.ndarray, output: Ints) -> np.ndarray:
     return layout.to_logical(np.ascontiguousarray(values))
 
 
-@reference
+@reference()
 def adaptive_avg_backward(gy: np.ndarray, input: Ints) -> np.ndarray:
     """gx (N, C, *input) of `adaptive_avg_forward`."""
     values = layout.to_last(gy)
@@ -218,7 +218,7 @@ def adaptive_avg_backward(gy: np.ndarray, input: Ints) -> np.ndarray:
     return layout.to_logical(np.ascontiguousarray(values))
 
 
-@reference
+@reference()
 def adaptive_max_forward(x: np.ndarray, output: Ints) -> tuple[np.ndarray, np.ndarray]:
     """(largest sample, its plane index) of every adaptive window."""
     last = layout.to_last(x)
