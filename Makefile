@@ -21,7 +21,7 @@ test: $(VENV)/has-test
 	$(BIN)/python -m pytest -q $(TEST)
 
 bench: $(VENV)/has-bench
-	$(BIN)/python -m bench $(BENCH)
+	$(BIN)/python -m bench --picture bench/out/roofline.png $(BENCH)
 
 lint: $(VENV)/has-lint
 	$(BIN)/ruff check .
@@ -40,10 +40,10 @@ $(VENV)/made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# The tests run the examples too, hence demo in test.
+# The tests run the examples and the benchmarks' picture too, hence demo in test.
 $(VENV)/has-demo: EXTRAS := [demo]
 $(VENV)/has-test: EXTRAS := [demo,test]
-$(VENV)/has-bench: EXTRAS :=
+$(VENV)/has-bench: EXTRAS := [demo]
 $(VENV)/has-lint: EXTRAS := [demo,test,lint]
 $(VENV)/has-%: pyproject.toml $(VENV)/made
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.$(EXTRAS)'

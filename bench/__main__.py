@@ -1,6 +1,7 @@
 """Check and time the named cases.
 
-    python -m bench [--rows TEXT ...] [--modes TEXT ...] [--quick] [--threads N] [--json FILE] [--no-torch]
+    python -m bench [--rows TEXT ...] [--modes TEXT ...] [--quick] [--threads N] [--no-torch] [--list]
+                    [--json FILE] [--picture FILE]
 
 Each row is checked against float64 on a sample before it is timed. A ratio says how many times longer PyTorch takes.
 """
@@ -12,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench import conv, networks, processes, report
+from bench import conv, networks, processes, report, roofline
 from bench.frameworks import Framework, load
-from bench.peak import Peak
+from bench.peak import Bandwidth, Peak
 from bench.timing import contest
 
 ROWS: tuple[Any, ...] = (*conv.ROWS, *networks.ROWS)
@@ -33,6 +34,9 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.0, help="for timing one row in one mode (default: 2)")
     parser.add_argument("--threads", type=int, help="for every framework (default: every usable core)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="draw the convolutions under the machine's roofline"
+    )
     parser.add_argument("--no-torch", action="store_true", help="leave PyTorch out even if it is installed")
     parser.add_argument("--list", action="store_true", help="print the names of the rows and stop")
     return parser.parse_args(arguments)
@@ -60,6 +64,7 @@ def measure(case: Any, frameworks: list[Framework], peak: Peak, budget_s: float,
         mode=case.mode,
         batch=case.batch,
         flop=case.flop,
+        bytes=case.bytes,
         error=error,
         seconds={name: times.median_s(name) for name in names},
         peak_share=times.ratio(PEAK, report.OURS) * case.flop / peak.flop,
@@ -97,6 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(report.line(results[-1]), flush=True)
     print("\n" + "\n".join(report.summary(results)))
     more = {} if options.quick or options.rows or options.modes else print_processes(frameworks, threads)
+    if options.picture:
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        bandwidth = Bandwidth()
+        rate = bandwidth.bytes / contest({"copy": bandwidth}, 0.5).median_s("copy")
+        roofline.draw(results, peak_gflops, rate / 1e9, options.picture)
+        print(f"\n{options.picture}: against memory at {rate / 1e9:.0f} GB/s")
     if options.json:
         head = {"machine": platform.machine(), "threads": threads, "peak_gflops": peak_gflops}
         options.json.write_text(json.dumps(head | {"rows": [r.as_dict() for r in results]} | more, indent=1) + "\n")

@@ -58,6 +58,10 @@ class ConvCase:
         self.output = (row.size + 2 * row.padding - row.kernel) // row.stride + 1
         products = row.kernel**2 * row.in_channels // row.groups * row.out_channels * self.output**2 * batch
         self.flop = 2 * products * (1 if mode == FORWARD else 3)
+        x, y = (c * size**2 * batch for c, size in ((row.in_channels, row.size), (row.out_channels, self.output)))
+        weight = row.kernel**2 * row.in_channels // row.groups * row.out_channels
+        # Forward and each of the two gradients move x, weight and y (or their gradients) once.
+        self.bytes = 4 * ((x + weight + y) * (1 if mode == FORWARD else 3))
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray, ...]:

@@ -48,6 +48,7 @@ class NetworkCase:
     def __init__(self, row: NetworkRow, mode: str) -> None:
         self.row, self.mode, self.batch = row, mode, row.batches[mode]
         self.flop: int | None = None  # known after the first `call`
+        self.bytes: int | None = None  # depends on what is fused
 
     def call(self, framework: Framework) -> Callable[[], Any]:
         """One run: returns the scores, or the loss before the step."""

@@ -1,4 +1,6 @@
-"""What the chip can do: a loop of nothing but FMAs, on every thread of the team.
+"""What the chip can do, on every thread of the team: the rate of FMAs, and of moving memory.
+
+The FMA loop:
 
     for round in range(rounds): for each of n independent accumulators: a = a * x + y
 
@@ -41,3 +43,30 @@ def emit(e: Emitter, accumulators: int) -> None:
     for value in loop.result[1:]:
         total = total + value
     numbers.at((e.chunk + 1) * 64).store(e.total(total))
+
+
+STRETCH_BYTES = 1 << 20  # one chunk of the copy
+COPIED_BYTES = 256 << 20  # far beyond any cache
+
+
+class Bandwidth:
+    """A copy between two large arrays; `bytes` is what one call reads and writes."""
+
+    def __init__(self) -> None:
+        self.source = np.ones(COPIED_BYTES // 4, np.float32)
+        self.target = np.zeros(COPIED_BYTES // 4 + 16, np.float32)
+        self.start = address(self.target) + -address(self.target) % 64  # streaming stores want whole cache lines
+        self.bytes = 2 * COPIED_BYTES
+        self.kernel = Kernel("copy_peak", "source target", STRETCH_BYTES, emit_copy)
+
+    def __call__(self) -> None:
+        self.kernel.launch(COPIED_BYTES // STRETCH_BYTES, address(self.source), self.start)
+
+
+def emit_copy(e: Emitter, stretch_bytes: int) -> None:
+    """Copy one stretch, past the caches on the way out."""
+    source, target = (e.pointer(name).at(e.chunk * (stretch_bytes // 4)) for name in ("source", "target"))
+    with e.loop("i", stretch_bytes // 4, step=4 * e.lanes, at_least_once=True) as loop:
+        for part in range(4):
+            at = loop.index + part * e.lanes
+            target.at(at).store(source.at(at).load(e.lanes), align=4 * e.lanes, stream=True)

@@ -16,6 +16,7 @@ class Result:
     mode: str
     batch: int
     flop: int
+    bytes: int | None  # least memory traffic, where it is known
     error: float  # of a sample against float64, in shares of the largest value
     seconds: dict[str, float]  # per contender
     peak_share: float  # rate counted as direct convolution, over the FMA peak of the same rounds

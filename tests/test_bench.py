@@ -75,9 +75,9 @@ def test_ratio_is_taken_within_rounds() -> None:
 
 def test_summary() -> None:
     results = [
-        report.Result("one", "forward", 1, 10, 0.0, {"faltung": 1.0}, 0.5, {"x": 4.0, "y": 8.0}),
-        report.Result("two", "forward", 1, 10, 0.0, {"faltung": 1.0}, 0.5, {"x": 2.0, "y": 1.0}),
-        report.Result("alone", "eval", 1, 10, 0.0, {"faltung": 1.0}, 0.5),
+        report.Result("one", "forward", 1, 10, None, 0.0, {"faltung": 1.0}, 0.5, {"x": 4.0, "y": 8.0}),
+        report.Result("two", "forward", 1, 10, None, 0.0, {"faltung": 1.0}, 0.5, {"x": 2.0, "y": 1.0}),
+        report.Result("alone", "eval", 1, 10, None, 0.0, {"faltung": 1.0}, 0.5),
     ]
     (line,) = report.summary(results)
     assert line.startswith("forward: 2.00 times")
@@ -85,11 +85,17 @@ def test_summary() -> None:
 
 
 def test_main(tmp_path: Path, faltung: Framework, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "results.json"
-    assert bench.main(["--quick", "--no-torch", "--rows", "5x5", "--threads", "1", "--json", str(file)]) == 0
+    file, picture = tmp_path / "results.json", tmp_path / "out" / "roofline.png"
+    assert (
+        bench.main(
+            ["--quick", "--no-torch", "--rows", "5x5", "--threads", "1", "--json", str(file), "--picture", str(picture)]
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "1 threads, FMA peak" in printed
     assert printed.count("5x5 16->32 @12 b64") == 2
+    assert picture.read_bytes().startswith(b"\x89PNG")
     results = json.loads(file.read_text())
     assert [row["mode"] for row in results["rows"]] == [conv.FORWARD, conv.TRAINING]
     assert all(row["peak_share"] > 0 for row in results["rows"])
