@@ -404,7 +404,7 @@ def linspace(
     first, last = as_number(start), as_number(end)
     if steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}.")
-    is_complex = isinstance(first, complex) or isinstance(last, complex)
+    is_complex = any(type(bound) is type(1j) for bound in (first, last))
     chosen = dtype or (get_default_dtype().to_complex() if is_complex else get_default_dtype())
     work = np.float64 if not chosen.is_complex else np.complex128
     if chosen.kind == INTEGER:
