@@ -37,7 +37,7 @@ class Writer:
 
     def write(self, value: Any, path: str = "") -> Any:
         """The JSON form of `value`, which stands at `path`. TypeError for what a checkpoint can't hold."""
-        if value is None or isinstance(value, (bool, str)) and type(value) in (bool, str):
+        if value is None or (isinstance(value, (bool, str)) and type(value) in (bool, str)):
             return value
         if type(value) is int:
             return value
@@ -45,11 +45,11 @@ class Writer:
             return value if math.isfinite(value) else {"float": repr(value)}
         if isinstance(value, Tensor):
             return self._tensor(value, path)
+        if isinstance(value, (np.ndarray, np.generic)):  # before complex, which np.complex128 derives from
+            return self._numpy(value, path)
         for kind, encode in _LEAVES:
             if isinstance(value, kind):
                 return encode(value)
-        if isinstance(value, (np.ndarray, np.generic)):
-            return self._numpy(value, path)
         return self._container(value, path)
 
     def _container(self, value: Any, path: str) -> Any:

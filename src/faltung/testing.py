@@ -42,8 +42,8 @@ def assert_close(
     """AssertionError unless |actual - expected| <= atol + rtol |expected| everywhere.
 
     Takes tensors, NumPy arrays, numbers, and sequences and mappings of them. Without tolerances they follow the dtype
-    (float32: rtol 1.3e-6, atol 1e-5; float64: 1e-7 both; integers: exact); give both or neither. `msg`, a text or a function
-    of the generated text, replaces the message.
+    (float32: rtol 1.3e-6, atol 1e-5; float64: 1e-7 both; integers: exact); give both or neither. `msg`, a text or a
+    function of the generated text, replaces the message.
     """
     if (rtol is None) != (atol is None):
         raise ValueError(
@@ -65,7 +65,14 @@ def assert_allclose(
 ) -> None:
     """Older form of `assert_close`: any dtypes, nan equal to nan."""
     assert_close(
-        actual, expected, rtol=rtol, atol=atol, equal_nan=equal_nan, check_dtype=False, check_stride=False, msg=msg or None
+        actual,
+        expected,
+        rtol=rtol,
+        atol=atol,
+        equal_nan=equal_nan,
+        check_dtype=False,
+        check_stride=False,
+        msg=msg or None,
     )
 
 
@@ -181,9 +188,7 @@ def _isnan(array: np.ndarray) -> np.ndarray:
     return np.isnan(array) if array.dtype.kind in "fc" else np.zeros(array.shape, bool)
 
 
-def _report(
-    actual: np.ndarray, expected: np.ndarray, close: np.ndarray, rtol: float, atol: float, path: str
-) -> str:
+def _report(actual: np.ndarray, expected: np.ndarray, close: np.ndarray, rtol: float, atol: float, path: str) -> str:
     """How many elements differ, and where the largest differences are."""
     with np.errstate(all="ignore"):
         kind = np.complex128 if "c" in (actual.dtype.kind, expected.dtype.kind) else np.float64
@@ -215,7 +220,7 @@ def make_tensor(
     noncontiguous: bool = False,
     exclude_zero: bool = False,
 ) -> Tensor:
-    """A tensor of random values from [low, high), by default [-9, 9) (integers: -9 to 9; uint8: 0 to 9; bool: 0 or 1)."""
+    """A tensor of random values from [low, high), by default -9 to 9 (unsigned: 0 to 9; bool: 0 or 1)."""
     from faltung.random import choose
 
     sizes = tuple(shape[0]) if len(shape) == 1 and not isinstance(shape[0], int) else tuple(shape)

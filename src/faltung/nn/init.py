@@ -1,7 +1,7 @@
 """Initialising parameters in place, with the same random numbers as PyTorch for the same seed.
 
-Every function fills `tensor` outside of autograd and returns it. `generator=` draws from a `faltung.Generator` of your own
-rather than from the one that `faltung.manual_seed` seeds.
+Every function fills `tensor` outside of autograd and returns it. `generator=` draws from a `faltung.Generator` of your
+own rather than from the one that `faltung.manual_seed` seeds.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _normal_cdf(x: float) -> float:
 
 
 def _redraw_outliers(tensor: Tensor, mean: float, std: float, limits: tuple[float, float], generator: Any) -> None:
-    """Draws all numbers, then whole new sets for those outside, until none is. Limits as the tensor's dtype has them."""
+    """Draws all numbers, then whole new sets for those outside, until none is. Limits rounded to the dtype."""
     low, high = (tensor.new_tensor(limit).item() for limit in limits)
     tensor.normal_(mean, std, generator=generator)
     while (outside := (tensor < low) | (tensor > high)).any():
@@ -144,7 +144,9 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
 def _expect_dims(where: str, tensor: Tensor, allowed: tuple[int, ...]) -> None:
     if tensor.dim() not in allowed:
         dims = str(allowed[0]) if len(allowed) == 1 else f"{', '.join(map(str, allowed[:-1]))}, or {allowed[-1]}"
-        raise ValueError(f"{where}: Only tensors with {dims} dimensions are supported, got shape {tuple(tensor.shape)}.")
+        raise ValueError(
+            f"{where}: Only tensors with {dims} dimensions are supported, got shape {tuple(tensor.shape)}."
+        )
 
 
 def _calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
@@ -237,7 +239,9 @@ def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Any =
     with no_grad():
         tensor.normal_(0, std, generator=generator)
         for column in range(columns):
-            tensor[Tensor._wrap(permutation(rows)[:zeros]), column] = 0  # the default generator even with generator=, as in PyTorch
+            tensor[Tensor._wrap(permutation(rows)[:zeros]), column] = (
+                0  # the default generator even with generator=, as in PyTorch
+            )
     return tensor
 
 
@@ -246,9 +250,7 @@ def _deprecated(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     old = function.__name__[:-1]
 
     def older(*args: Any, **kwargs: Any) -> Tensor:
-        warnings.warn(
-            f"`nn.init.{old}` is now deprecated in favor of `nn.init.{old}_`.", FutureWarning, stacklevel=2
-        )
+        warnings.warn(f"`nn.init.{old}` is now deprecated in favor of `nn.init.{old}_`.", FutureWarning, stacklevel=2)
         return function(*args, **kwargs)
 
     functools.update_wrapper(older, function)

@@ -45,7 +45,7 @@ class Parameter(Tensor):
 
 
 class Buffer(Tensor):
-    """A tensor that a Module lists among its `buffers()` when assigned; `persistent=False` keeps it out of state_dict."""
+    """A tensor that a Module lists among its `buffers()` when assigned; in state_dict only if persistent."""
 
     persistent: bool
 
@@ -73,7 +73,7 @@ def _rebuild_buffer(data: Tensor, persistent: bool) -> Buffer:
 
 
 class UninitializedTensorMixin:
-    """A tensor whose shape is not known yet: only device and dtype are. `materialize(shape)` makes it an ordinary one."""
+    """A tensor whose shape is not known yet: `materialize(shape)` makes it an ordinary one."""
 
     cls_to_become: type[Tensor]
 

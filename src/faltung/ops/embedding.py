@@ -98,9 +98,7 @@ class RenormRows(Op):
     name = "embedding_renorm"
 
     @staticmethod
-    def forward(
-        ctx: Any, weight: np.ndarray, indices: np.ndarray, *, max_norm: float, norm_type: float
-    ) -> np.ndarray:
+    def forward(ctx: Any, weight: np.ndarray, indices: np.ndarray, *, max_norm: float, norm_type: float) -> np.ndarray:
         result = weight.copy()
         used = np.unique(indices)
         rows = result[used]

@@ -81,8 +81,8 @@ def resample(x: Tensor, axis: int, taps: Taps) -> Tensor:
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
-# `scale` is input steps per output step. PyTorch computes positions at the precision of the data (float32, or float64 for
-# double), and rounding decides which pixel "nearest" takes, so these tables do the same.
+# `scale` is input steps per output step. PyTorch computes positions at the precision of the data (float32, or float64
+# for double), and rounding decides which pixel "nearest" takes, so these tables do the same.
 
 
 @lru_cache(maxsize=256)
@@ -127,9 +127,7 @@ def cubic_taps(inputs: int, outputs: int, scale: float | None, align_corners: bo
 
 
 @lru_cache(maxsize=256)
-def antialias_taps(
-    inputs: int, outputs: int, scale: float | None, align_corners: bool, kernel: str
-) -> Taps:
+def antialias_taps(inputs: int, outputs: int, scale: float | None, align_corners: bool, kernel: str) -> Taps:
     """A filter stretched by the scale when shrinking, so that no input pixel is skipped; weights sum to 1."""
     half_width, weigh = _FILTERS[kernel]
     step = _step(inputs, outputs, scale, align_corners)

@@ -56,9 +56,7 @@ def pdist(input: Tensor, p: float = 2) -> Tensor:
     return pairs.norm(p, -1)  # type: ignore[no-any-return]
 
 
-def normalize(
-    input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None
-) -> Tensor:
+def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:
     """`input` over its p-norm along `dim` (at least `eps`); written into `out` if given."""
     check_tensors("normalize", optional=("out",), input=input, out=out)
     length = input.norm(p, dim, keepdim=True).clamp(min=eps)

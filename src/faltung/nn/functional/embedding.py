@@ -84,8 +84,9 @@ def embedding_bag(
 ) -> Tensor:
     """Sums, means or maxima of rows: input (B, n), or (n,) with the start of each bag in `offsets`; -> (B, D).
 
-    Args: `mode`, "sum", "mean" or "max"; `per_sample_weights`, a factor per index ("sum" only); `include_last_offset`, the
-    last offset is the end of the last bag; `padding_idx`, a row that does not count. An empty bag gives zeros.
+    Args: `mode`, "sum", "mean" or "max"; `per_sample_weights`, a factor per index ("sum" only);
+    `include_last_offset`, the last offset is the end of the last bag; `padding_idx`, a row that does not count.
+    An empty bag gives zeros.
     """
     _check_bag_arguments(input, weight, offsets, mode, scale_grad_by_freq, sparse, per_sample_weights)
     rows = weight.shape[0]
@@ -149,9 +150,7 @@ def _check_bag_arguments(
     if mode == "max" and sparse:
         raise ValueError(f"{where}: max mode does not support sparse weights")
     if per_sample_weights is not None and mode != "sum":
-        raise NotImplementedError(
-            f"{where}: per_sample_weights is only supported for mode='sum' (got mode='{mode}')."
-        )
+        raise NotImplementedError(f"{where}: per_sample_weights is only supported for mode='sum' (got mode='{mode}').")
 
 
 def _bags(input: Tensor, offsets: Tensor | None, include_last_offset: bool) -> tuple[np.ndarray, int]:

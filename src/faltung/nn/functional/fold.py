@@ -32,7 +32,7 @@ def unfold(
             message(
                 where,
                 f"kernel_size={kernel} with dilation={dilations} does not fit input {shape_text(input.shape)} with "
-                f"padding={paddings}: the array of sliding blocks has shape {patches.positions}, which must be positive",
+                f"padding={paddings}: the array of sliding blocks would have shape {patches.positions}",
             )
         )
     if input.dim() == 3:
@@ -63,8 +63,8 @@ def fold(
         raise RuntimeError(
             message(
                 where,
-                f"Expected size of input's dimension {input.dim() - 2} to be divisible by the product of kernel_size, got "
-                f"input {shape_text(input.shape)} and kernel_size={kernel}",
+                f"Expected size of input's dimension {input.dim() - 2} to be divisible by the product of kernel_size, "
+                f"got input {shape_text(input.shape)} and kernel_size={kernel}",
             )
         )
     patches = ops.Patches(image, kernel, dilations, paddings, strides)

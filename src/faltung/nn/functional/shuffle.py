@@ -16,8 +16,8 @@ def pixel_shuffle(input: Tensor, upscale_factor: int) -> Tensor:
         raise RuntimeError(
             message(
                 where,
-                f"expects its input's 'channel' dimension to be divisible by the square of upscale_factor={r}, got input "
-                f"{shape_text(input.shape)} with {channels} channels",
+                f"expects its input's 'channel' dimension to be divisible by the square of upscale_factor={r}, got "
+                f"input {shape_text(input.shape)} with {channels} channels",
             )
         )
     n = len(batch)
@@ -53,7 +53,9 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     batch, channels, *spatial = input.shape
     if channels % count:
         raise RuntimeError(
-            message(where, f"number of channels must be divisible by groups, got {channels} channels and groups={count}")
+            message(
+                where, f"number of channels must be divisible by groups, got {channels} channels and groups={count}"
+            )
         )
     x = input.reshape(batch, count, channels // count, *spatial)
     return x.transpose(1, 2).reshape(batch, channels, *spatial)
@@ -66,7 +68,9 @@ def _check_image(where: str, input: Tensor, name: str, factor: int) -> None:
     check_tensor(where, "input", input)
     if input.dim() < 3:
         raise RuntimeError(
-            message(where, f"expects input to have at least 3 dimensions, got {input.dim()}-d {shape_text(input.shape)}")
+            message(
+                where, f"expects input to have at least 3 dimensions, got {input.dim()}-d {shape_text(input.shape)}"
+            )
         )
     if factor <= 0:
         raise RuntimeError(message(where, f"expects a positive {name}, got {factor}"))

@@ -28,19 +28,18 @@ def interpolate(
     """`input` (N, C, L), (N, C, H, W) or (N, C, D, H, W) at another spatial size.
 
     Args: `size` of the output, or `scale_factor`, each one number or one per dimension. `mode`: "nearest",
-    "nearest-exact", "area" (any rank), "linear" (3-d), "bilinear", "bicubic" (4-d), "trilinear" (5-d), "lanczos" (4-d, with
-    antialias). `align_corners`: the corner pixels keep their places (the linear and cubic modes only).
+    "nearest-exact", "area" (any rank), "linear" (3-d), "bilinear", "bicubic" (4-d), "trilinear" (5-d), "lanczos" (4-d,
+    with antialias). `align_corners`: the corner pixels keep their places (the linear and cubic modes only).
     `recompute_scale_factor`: derive the scale from the rounded output size. `antialias`: filter when shrinking.
 
     ValueError for contradictory arguments, NotImplementedError where mode and rank do not go together.
     """
     check_tensor("interpolate", "input", input)
-    if mode in _ANY_DIMS:
-        if align_corners is not None:
-            raise ValueError(
-                "interpolate: align_corners option can only be set with the interpolating modes: linear | bilinear | "
-                f"bicubic | trilinear, got mode={mode!r}. Leave it out."
-            )
+    if mode in _ANY_DIMS and align_corners is not None:
+        raise ValueError(
+            "interpolate: align_corners option can only be set with the interpolating modes: linear | bilinear | "
+            f"bicubic | trilinear, got mode={mode!r}. Leave it out."
+        )
     dims = input.dim() - 2
     sizes, scales = _output_size(input, size, scale_factor, mode, recompute_scale_factor)
     if antialias and not (mode in ("bilinear", "bicubic", "lanczos") and input.dim() == 4):
@@ -96,7 +95,7 @@ def _per_dimension(name: str, value: Any, input: Tensor) -> list[Any]:
     if len(value) != dims:
         raise ValueError(
             f"interpolate: Input and {name} must have the same number of spatial dimensions, got input "
-            f"{tuple(input.shape)} with {dims} and {name}={tuple(value)}. The first two dimensions are batch and channels."
+            f"{tuple(input.shape)} with {dims} and {name}={tuple(value)}. The first two are batch and channels."
         )
     return list(value)
 
@@ -167,7 +166,9 @@ def upsample_nearest(
     input: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
 ) -> Tensor:
     """Deprecated: `interpolate(..., mode="nearest")`."""
-    warnings.warn("`nn.functional.upsample_nearest` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=2)
+    warnings.warn(
+        "`nn.functional.upsample_nearest` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=2
+    )
     return interpolate(input, size, scale_factor, mode="nearest")
 
 
@@ -175,5 +176,7 @@ def upsample_bilinear(
     input: Tensor, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None
 ) -> Tensor:
     """Deprecated: `interpolate(..., mode="bilinear", align_corners=True)`."""
-    warnings.warn("`nn.functional.upsample_bilinear` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=2)
+    warnings.warn(
+        "`nn.functional.upsample_bilinear` is deprecated. Use `nn.functional.interpolate` instead.", stacklevel=2
+    )
     return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)

@@ -120,11 +120,18 @@ class ConvertMixin:
 
 
 def _no_device(kind: str) -> str:
-    return f"Module.{kind}: Faltung runs on the CPU alone. Drop the call, or choose the device by {kind}.is_available()."
+    return (
+        f"Module.{kind}: Faltung runs on the CPU alone. Drop the call, or choose the device by {kind}.is_available()."
+    )
 
 
 def _parse_to(
-    *args: Any, device: Any = None, dtype: Any = None, non_blocking: bool = False, memory_format: Any = None, **others: Any
+    *args: Any,
+    device: Any = None,
+    dtype: Any = None,
+    non_blocking: bool = False,
+    memory_format: Any = None,
+    **others: Any,
 ) -> tuple[Any, Any, bool, Any]:
     """The forms of `Module.to` in one: (device, dtype, non_blocking, memory_format)."""
     if others:

@@ -4,8 +4,8 @@ A call without hooks never enters this file (see `Module.__call__`). With hooks 
 
     forward pre-hooks -> input boundary -> forward -> forward hooks -> output boundary
 
-and, going back, output boundary (backward pre-hooks) -> gradients of forward -> input boundary (backward hooks). Hooks for
-all modules at once ("global") run before a module's own.
+and, going back, output boundary (backward pre-hooks) -> gradients of forward -> input boundary (backward hooks). Hooks
+for all modules at once ("global") run before a module's own.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _add(table: OrderedDict[int, Hook], hook: Hook, *flags: tuple[OrderedDict[in
 
 
 def register_module_buffer_registration_hook(hook: Hook) -> RemovableHandle:
-    """`hook(module, name, buffer)` runs at every buffer registration; what it returns (not None) replaces the buffer."""
+    """`hook(module, name, buffer)` runs at every buffer registration; a returned value replaces the buffer."""
     return _add(_global_buffer_registration_hooks, hook)
 
 
@@ -100,7 +100,9 @@ def register_module_forward_pre_hook(hook: Hook) -> RemovableHandle:
     return _add(_global_forward_pre_hooks, hook)
 
 
-def register_module_forward_hook(hook: Hook, *, with_kwargs: bool = False, always_call: bool = False) -> RemovableHandle:
+def register_module_forward_hook(
+    hook: Hook, *, with_kwargs: bool = False, always_call: bool = False
+) -> RemovableHandle:
     """`hook(module, args, output)` runs after the forward of every module; what it returns replaces the output."""
     return _add(
         _global_forward_hooks,
@@ -201,7 +203,9 @@ class HookMixin:
         return _add(self._backward_hooks, hook)
 
     def _choose_backward_kind(self, full: bool) -> None:
-        registered = [] if self._is_full_backward_hook is None else ["full" if self._is_full_backward_hook else "regular"]
+        registered = (
+            [] if self._is_full_backward_hook is None else ["full" if self._is_full_backward_hook else "regular"]
+        )
         _one_kind(registered, "full" if full else "regular", "single Module")
         self._is_full_backward_hook = full
 
@@ -333,8 +337,8 @@ class _Border:
         """No gradient will arrive at the inputs, so the hooks run here, with None for every input."""
         if self.hooks:
             warnings.warn(
-                f"{type(self.module).__name__}: Full backward hook is firing when gradients are computed with respect to "
-                "module outputs since no inputs require gradients: grad_input is None for every input.",
+                f"{type(self.module).__name__}: Full backward hook is firing when gradients are computed with respect "
+                "to module outputs since no inputs require gradients: grad_input is None for every input.",
                 stacklevel=2,
             )
         for hook in self.hooks:
@@ -368,7 +372,7 @@ class _Border:
 
 
 def _wrap_tensors(values: tuple[Any, ...], callback: Hook) -> tuple[tuple[Any, ...], list[int] | None]:
-    """Passes the tensors among `values` through one boundary; also the places they stand at (None: no gradient flows)."""
+    """Passes the tensors among `values` through one boundary; also the places they stand at (None: no gradient)."""
     places = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
     tensors = [values[i] for i in places]
     wrapped = boundary(tensors, lambda grads: callback(grads, places, len(values)))

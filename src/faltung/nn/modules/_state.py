@@ -98,7 +98,7 @@ class StateMixin:
         return self._register_load_state_dict_pre_hook(hook, with_module=True)
 
     def register_load_state_dict_post_hook(self, hook: Hook) -> RemovableHandle:
-        """`hook(module, incompatible_keys)` runs after this module and its children loaded; it edits the keys in place."""
+        """`hook(module, incompatible_keys)` runs after module and children loaded; it edits the keys in place."""
         handle = RemovableHandle(self._load_state_dict_post_hooks)
         self._load_state_dict_post_hooks[handle.id] = hook
         return handle
@@ -216,8 +216,8 @@ class StateMixin:
                     setattr(self, name, Parameter(value, requires_grad=tensor.requires_grad))
         except Exception as error:
             return (
-                f'While copying the parameter named "{key}", whose dimensions in the model are {tensor.size()} and whose '
-                f"dimensions in the checkpoint are {value.size()}, an exception occurred : {error.args}."
+                f'While copying the parameter named "{key}", whose dimensions in the model are {tensor.size()} and '
+                f"whose dimensions in the checkpoint are {value.size()}, an exception occurred : {error.args}."
             )
         return None
 
@@ -226,8 +226,8 @@ class StateMixin:
     ) -> _IncompatibleKeys:
         """Copies values in by name; every missing, unexpected or mismatched key is reported in one RuntimeError.
 
-        strict=False loads what fits by name and returns the rest as (missing_keys, unexpected_keys); a wrong shape is an
-        error either way. assign=True takes the given tensors themselves rather than copying their values.
+        strict=False loads what fits by name and returns the rest as (missing_keys, unexpected_keys); a wrong shape is
+        an error either way. assign=True takes the given tensors themselves rather than copying their values.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(

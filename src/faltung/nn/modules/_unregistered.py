@@ -22,7 +22,7 @@ def may_hide_modules(value: Any, module_type: type) -> bool:
 
 
 def warn_about_plain_containers(root: Module, suspects: Iterable[Module]) -> None:
-    """Looks into the plain containers of `suspects` for modules and parameters that are registered nowhere below `root`.
+    """Looks into the plain containers of `suspects` for modules and parameters that are not registered below `root`.
 
     Called when parameters are listed, not at the assignment: only then is it known what was never registered (a list
     whose modules also stand in a Sequential is fine, and an empty list may be filled later).
@@ -46,8 +46,8 @@ def warn_about_plain_containers(root: Module, suspects: Iterable[Module]) -> Non
                 better = _better_container(value, isinstance(lost[0], Module))
                 warnings.warn(
                     f"{type(module).__name__}.{name} is a plain {type(value).__name__} that holds "
-                    f"{type(lost[0]).__name__}: nothing in it is registered, so parameters(), state_dict() and to() miss "
-                    f"it and it will not be trained. Use self.{name} = nn.{better}(...).",
+                    f"{type(lost[0]).__name__}: nothing in it is registered, so parameters(), state_dict() and to() "
+                    f"miss it and it will not be trained. Use self.{name} = nn.{better}(...).",
                     UserWarning,
                     stacklevel=4,
                 )

@@ -88,7 +88,9 @@ class _Numbered(Module):
 
     def _insert(self, index: int, module: Module) -> None:
         if not isinstance(module, Module):
-            raise AssertionError(f"{self._get_name()}.insert: module should be of type {Module}, got {_typename(module)}")
+            raise AssertionError(
+                f"{self._get_name()}.insert: module should be of type {Module}, got {_typename(module)}"
+            )
         children = list(self._modules.values())
         children.insert(index, module)
         self._modules.clear()
@@ -304,9 +306,7 @@ class ParameterList(Module):
     def extend(self, values: Iterable[Any]) -> ParameterList:
         """Adds values at the end."""
         if not isinstance(values, Iterable) or isinstance(values, Tensor):
-            raise TypeError(
-                f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}"
-            )
+            raise TypeError(f"ParameterList.extend should be called with an iterable, but got {type(values).__name__}")
         for value in list(values):
             self.append(value)
         return self
@@ -386,7 +386,7 @@ class ParameterDict(Module):
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value of `key`, or `default`."""
-        return self[key] if key in self else default
+        return self[key] if key in self._keys else default
 
     def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
         """A new dict with `default` under each key."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -59,6 +58,14 @@ def _addindent(text: str, spaces: int) -> str:
     return "\n".join([first, *(" " * spaces + line if line.strip() else "" for line in rest)])
 
 
+def _member(module: Module, name: str) -> Any:
+    """An attribute by name, for the `get_` methods."""
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise AttributeError(f"{module._get_name()} has no attribute `{name}`") from None
+
+
 def _forward_unimplemented(self: Module, *input: Any) -> None:
     """What the module computes, given in a subclass. Call the module itself, not forward: hooks run there."""
     raise NotImplementedError(
@@ -69,8 +76,8 @@ def _forward_unimplemented(self: Module, *input: Any) -> None:
 class Module(ConvertMixin, HookMixin, StateMixin):
     """Base class of all layers and models.
 
-    Subclasses call `super().__init__()` first, assign parameters (`nn.Parameter`), buffers (`register_buffer`) and child
-    modules as attributes, and define `forward`. Attributes: `training`, True until `eval()`.
+    Subclasses call `super().__init__()` first, assign parameters (`nn.Parameter`), buffers (`register_buffer`) and
+    child modules as attributes, and define `forward`. Attributes: `training`, True until `eval()`.
     """
 
     training: bool
@@ -79,7 +86,9 @@ class Module(ConvertMixin, HookMixin, StateMixin):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         if not self.call_super_init and kwargs:
-            raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument '{next(iter(kwargs))}'")
+            raise TypeError(
+                f"{type(self).__name__}.__init__() got an unexpected keyword argument '{next(iter(kwargs))}'"
+            )
         if not self.call_super_init and args:
             raise TypeError(
                 f"{type(self).__name__}.__init__() takes 1 positional argument but {len(args) + 1} were given"
@@ -202,8 +211,8 @@ class Module(ConvertMixin, HookMixin, StateMixin):
         elif params is not None and name in params:
             if value is not None:
                 raise TypeError(
-                    f"cannot assign '{_typename(value)}' as parameter '{name}' (faltung.nn.Parameter or None expected). "
-                    f"Assign nn.Parameter(tensor), or write into it: with no_grad(): module.{name}.copy_(tensor)."
+                    f"cannot assign '{_typename(value)}' as parameter '{name}' (faltung.nn.Parameter or None "
+                    f"expected). Assign nn.Parameter(tensor), or under no_grad() self.{name}.copy_(tensor)."
                 )
             self.register_parameter(name, value)
         elif isinstance(value, Module):
@@ -371,9 +380,8 @@ class Module(ConvertMixin, HookMixin, StateMixin):
             raise ValueError(f"`module` is not an nn.Module, found {type(module)}")
         path, _, name = target.rpartition(".")
         parent = self.get_submodule(path)
-        if strict or hasattr(parent, name):
-            if not isinstance(_member(parent, name), Module):
-                raise AttributeError(f"`{name}` is not an nn.Module")
+        if (strict or hasattr(parent, name)) and not isinstance(_member(parent, name), Module):
+            raise AttributeError(f"`{name}` is not an nn.Module")
         setattr(parent, name, module)
 
     def get_parameter(self, target: str) -> Parameter:

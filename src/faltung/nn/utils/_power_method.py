@@ -35,7 +35,5 @@ def default_dim(module: Module) -> int:
     """The dimension of the output channels: 1 for transposed convolutions, else 0."""
     from faltung.nn.modules import conv
 
-    transposed = tuple(
-        kind for n in (1, 2, 3) if (kind := getattr(conv, f"ConvTranspose{n}d", None)) is not None
-    )
+    transposed = tuple(kind for n in (1, 2, 3) if (kind := getattr(conv, f"ConvTranspose{n}d", None)) is not None)
     return 1 if isinstance(module, transposed) else 0

@@ -34,8 +34,8 @@ def get_total_norm(
     total = norms[0].new_tensor([norm.item() for norm in norms]).norm(norm_type)
     if error_if_nonfinite and not math.isfinite(total.item()):
         raise RuntimeError(
-            f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be clipped. "
-            "To scale the gradients by it anyway, set `error_if_nonfinite=False`."
+            f"The total norm of order {norm_type} for gradients from `parameters` is non-finite, so it cannot be "
+            "clipped. To scale the gradients by it anyway, set `error_if_nonfinite=False`."
         )
     return total
 
@@ -77,7 +77,9 @@ def clip_grad_norm(
     foreach: bool | None = None,
 ) -> Tensor:
     """Deprecated name of `clip_grad_norm_`."""
-    warnings.warn("`nn.utils.clip_grad_norm` is now deprecated in favor of clip_grad_norm_.", FutureWarning, stacklevel=2)
+    warnings.warn(
+        "`nn.utils.clip_grad_norm` is now deprecated in favor of clip_grad_norm_.", FutureWarning, stacklevel=2
+    )
     return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
 
 

@@ -9,7 +9,7 @@ from faltung.tensor import Tensor
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     """All elements of `parameters` one after the other, as a differentiable 1-d tensor."""
-    from faltung.ops import cat
+    from faltung.ops.join import cat
 
     return cat([param.reshape(-1) for param in parameters])
 

@@ -59,9 +59,7 @@ class _SpectralNorm(Module):
         super().__init__()
         ndim = weight.dim()
         if not -ndim <= dim < ndim:
-            raise IndexError(
-                f"Dimension out of range (expected to be in range of [-{ndim}, {ndim - 1}] but got {dim})"
-            )
+            raise IndexError(f"Dimension out of range (expected to be in range of [-{ndim}, {ndim - 1}] but got {dim})")
         if n_power_iterations <= 0:
             raise ValueError(
                 f"Expected n_power_iterations to be positive, but got n_power_iterations={n_power_iterations}"
@@ -97,8 +95,8 @@ def spectral_norm(
 ) -> M:
     """Divides the parameter or buffer `name` by its largest singular value whenever it is read.
 
-    Each read in training mode does `n_power_iterations` steps of power iteration. `dim`: that of the output channels, by
-    default 0, or 1 for transposed convolutions.
+    Each read in training mode does `n_power_iterations` steps of power iteration. `dim`: that of the output channels,
+    by default 0, or 1 for transposed convolutions.
     """
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):

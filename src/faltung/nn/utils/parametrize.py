@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from faltung.autograd import no_grad
@@ -41,7 +41,7 @@ def _register(module: Module, name: str, tensor: Tensor) -> None:
 
 
 class ParametrizationList(ModuleList):
-    """The parametrisations of one tensor, first to last, and what they start from: `original` (or original0, 1, ...)."""
+    """The parametrisations of one tensor, first to last, and their start: `original` (or original0, 1, ...)."""
 
     original: Tensor
     unsafe: bool
@@ -55,10 +55,8 @@ class ParametrizationList(ModuleList):
             start: Any = original
             for module in reversed(list(self)):
                 if hasattr(module, "right_inverse"):
-                    try:
+                    with suppress(NotImplementedError):
                         start = module.right_inverse(start)
-                    except NotImplementedError:
-                        pass
         if not isinstance(start, (Tensor, Sequence)):
             raise ValueError(
                 "'right_inverse' must return a Tensor or a Sequence of tensors (list, tuple...). "
@@ -70,7 +68,7 @@ class ParametrizationList(ModuleList):
         if self.is_tensor:
             if start.dtype != dtype:
                 raise ValueError(
-                    f"When `right_inverse` outputs one tensor, it may not change the dtype: {dtype} became {start.dtype}."
+                    f"When `right_inverse` outputs one tensor, it may not change the dtype: {dtype}, {start.dtype}."
                 )
             original.data = start.data
             _register(self, "original", original)
@@ -97,8 +95,8 @@ class ParametrizationList(ModuleList):
             for module in reversed(list(self)):
                 if not hasattr(module, "right_inverse"):
                     raise RuntimeError(
-                        f"parametrization {type(module).__name__} does not implement right_inverse, so the tensor can't "
-                        "be assigned to."
+                        f"parametrization {type(module).__name__} does not implement right_inverse, so the tensor "
+                        "can't be assigned to."
                     )
                 start = module.right_inverse(start)
             if self.is_tensor:
@@ -186,8 +184,8 @@ def register_parametrization(module: M, tensor_name: str, parametrization: Modul
     """Makes `module.<tensor_name>` the result of `parametrization(original)`.
 
     `original` stands under `module.parametrizations.<tensor_name>` and is what the optimizer trains. A `right_inverse`
-    method gives the original for an assigned value. unsafe=True allows another shape or dtype. ValueError if the module has
-    no parameter or buffer of that name.
+    method gives the original for an assigned value. unsafe=True allows another shape or dtype. ValueError if the module
+    has no parameter or buffer of that name.
     """
     parametrization.train(module.training)
     if is_parametrized(module, tensor_name):
@@ -205,7 +203,8 @@ def register_parametrization(module: M, tensor_name: str, parametrization: Modul
         module.parametrizations[tensor_name] = entry
     else:
         raise ValueError(
-            f"Module '{module}' does not have a parameter, a buffer, or a parametrized element with name '{tensor_name}'"
+            f"Module '{module}' does not have a parameter, a buffer, or a parametrized element with name "
+            f"'{tensor_name}'"
         )
     return module
 
@@ -232,7 +231,7 @@ def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
 
 
 def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: bool = True) -> M:
-    """Makes the tensor an ordinary one again: with its present value, or with the original if leave_parametrized=False."""
+    """Makes the tensor an ordinary one again: with its present value, or the original if not leave_parametrized."""
     if not is_parametrized(module, tensor_name):
         raise ValueError(f"Module {module} does not have a parametrization on {tensor_name}")
     entry = module.parametrizations[tensor_name]
@@ -246,8 +245,8 @@ def remove_parametrizations(module: M, tensor_name: str, leave_parametrized: boo
         original = Parameter(value) if value.requires_grad else value
     else:
         raise ValueError(
-            "Cannot leave unparametrized (`leave_parametrized=False`) a tensor that is parametrized in terms of a sequence "
-            "of tensors."
+            "Cannot leave unparametrized (`leave_parametrized=False`) a tensor that is parametrized in terms of a "
+            "sequence of tensors."
         )
     delattr(type(module), tensor_name)
     del module.parametrizations[tensor_name]
@@ -266,7 +265,7 @@ def type_before_parametrizations(module: Module) -> type:
 def transfer_parametrizations_and_params(
     from_module: Module, to_module: Module, tensor_name: str | None = None
 ) -> Module:
-    """Gives `to_module` the parametrisations of `from_module` (of one tensor, or all) and the tensors they start from."""
+    """Gives `to_module` the parametrisations of `from_module` (of one tensor, or all) and their originals."""
     if is_parametrized(from_module):
         names = list(from_module.parametrizations) if tensor_name is None else [tensor_name]
         for name in names:

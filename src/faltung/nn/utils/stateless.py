@@ -21,7 +21,7 @@ def functional_call(
 ) -> Any:
     """`module(*args, **kwargs)` with the named parameters and buffers replaced for the time of the call.
 
-    Gradients flow into the given tensors. tie_weights: a tensor shared under several names is replaced under all of them.
+    Gradients flow into the given tensors. tie_weights: a tensor shared under several names is replaced under all.
     strict: every parameter and buffer must be given. RuntimeError for unknown names.
     """
     if not isinstance(parameters_and_buffers, Mapping):
@@ -50,7 +50,9 @@ def _replaced(module: Module, values: Mapping[str, Tensor], tie_weights: bool, s
     given = dict(values)
     if tie_weights:
         by_identity = {id(own[name]): value for name, value in values.items()}
-        given.update({name: by_identity[id(t)] for name, t in own.items() if id(t) in by_identity and name not in given})
+        given.update(
+            {name: by_identity[id(t)] for name, t in own.items() if id(t) in by_identity and name not in given}
+        )
     places = []
     for name, value in given.items():
         path, _, attribute = name.rpartition(".")

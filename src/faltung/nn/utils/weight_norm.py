@@ -13,7 +13,7 @@ M = TypeVar("M", bound=Module)
 
 
 def norm_except_dim(v: Tensor, dim: int | None) -> Tensor:
-    """The 2-norm over all dimensions but `dim`, which stays (the others with length 1); over all with dim None or -1."""
+    """The 2-norm over all dimensions but `dim`, which stays (the others: length 1); over all for None or -1."""
     if dim is None or dim == -1:
         return v.norm()
     others = [d for d in range(v.dim()) if d != dim % v.dim()]
