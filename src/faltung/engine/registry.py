@@ -23,10 +23,19 @@ _ACTIVATIONS = (
 
 # operation -> modules under engine.kernels, tried in this order before the reference
 CANDIDATES: dict[str, tuple[str, ...]] = {
-    "conv.forward": ("conv_dense_winograd", "conv_dense",),
-    "conv.backward_data": ("conv_dense_winograd", "conv_dense",),
+    "conv.forward": (
+        "conv_dense_winograd",
+        "conv_dense",
+    ),
+    "conv.backward_data": (
+        "conv_scatter",
+        "conv_dense_winograd",
+        "conv_dense",
+    ),
     "conv.backward_weights": ("conv_dense_weights",),
     **{f"norm.batch_{name}": ("batch_norm",) for name in ("forward", "backward", "inference")},
+    "optimizer.sgd": ("optimizer",),
+    "optimizer.adam": ("optimizer",),
     **{f"pool.{name}_{way}": ("pool",) for name in ("max", "avg", "adaptive_avg") for way in ("forward", "backward")},
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},
 }
@@ -40,7 +49,7 @@ _resolved: dict[str, tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callabl
 def call(name: str, *args: Any, **options: Any) -> Any:
     """Run the operation `name` on the first candidate that fits, else on the NumPy reference."""
     kernels, reference = _resolved.get(name) or _resolve(name)
-    if flags.benchmark and not flags.deterministic and name in _MEASURABLE:
+    if flags.benchmark and flags.measuring and name in _MEASURABLE:
         fitting = [(label, run) for label, refuse, run in kernels if refuse(*args, **options) is None]
         if len(fitting) > 1:
             return choice.fastest(name, fitting, args, options)(*args, **options)

@@ -71,6 +71,7 @@ AVX512 = Target("x86_64-unknown-linux-gnu", "skylake-avx512", "", 64, 32, True, 
 NEON = Target("aarch64-unknown-linux-gnu", "neoverse-n1", "", 16, 32, True, False, 64 << 10, 1 << 20, 32 << 20)
 
 
+@lru_cache(maxsize=1)
 def usable_cores() -> int:
     """Cores this process may keep busy: the smaller of its affinity mask and its cgroup's CPU quota, at least 1."""
     try:

@@ -13,7 +13,7 @@ from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import conv_backward_weights, pack_weights
 from faltung.engine.kernels.conv_backward_weights import Schedule
-from faltung.engine.kernels.conv_dense import even_columns, refuse, strides_of, vectors_for, zeros_of
+from faltung.engine.kernels.conv_dense import channels_adjacent, even_columns, refuse, strides_of, vectors_for, zeros_of
 from faltung.engine.kernels.conv_problem import Problem, forward_problem, panel_table, three
 from faltung.engine.kernels.microkernel import largest_tile
 from faltung.engine.kernels.pad_rows import pad_rows
@@ -37,11 +37,11 @@ def backward_weights(
     taps = problem.taps[0] * problem.taps[1] * problem.taps[2]
     plan = plan_for(problem, team.get_num_threads(), host())
     seen = plan.problem
-    gy_last = _channels_adjacent(gy)
+    gy_last = channels_adjacent(gy)
     if plan.wide:
         x_strides, x_memory = _padded(x, problem, plan)
     else:
-        x_memory = _channels_adjacent(x)
+        x_memory = channels_adjacent(x)
         x_strides = strides_of(x_memory)
     s, width = plan.schedule, plan.schedule.vectors * host().lanes
     depth = taps * problem.channels
@@ -67,17 +67,8 @@ def backward_weights(
         pack_weights.unpack(sums[:, group], problem.out_channels, table, s.vectors, gw[rows])
     if not with_bias:
         return gw, None
-    total = np.add.reduce(bias_sums, axis=0)  # segments in order
-    return gw, total.reshape(problem.groups, -1)[:, : problem.out_channels].reshape(-1)
-
-
-def _channels_adjacent(a: np.ndarray) -> np.ndarray:
-    """The array itself if its channels lie together, else a channels-last copy."""
-    if a.strides[1] == 4 or a.shape[1] == 1:
-        return a
-    copied = memory.empty_channels_last(a.shape)
-    copied[...] = a
-    return copied
+    used = bias_sums.reshape(plan.segments, problem.groups, -1)[:, :, : problem.out_channels]
+    return gw, np.add.reduce(used, axis=0).reshape(-1)  # segments in order
 
 
 def _padded(x: np.ndarray, problem: Problem, plan: Plan) -> tuple[tuple[int, ...], np.ndarray]:

@@ -38,12 +38,11 @@ from faltung.engine.kernels.group_plan import (
     Schedule,
     data_pass,
     forward_pass,
-    grouped_weights,
     pack_bias,
-    pack_weights,
     plan,
 )
 from faltung.engine.kernels.group_rows import Rows, pieces
+from faltung.engine.kernels.group_weights import pack
 from faltung.engine.target import host
 
 Cache = dict[Any, Any] | None
@@ -113,11 +112,11 @@ _data_pass = lru_cache(maxsize=4096)(data_pass)
 def _run(p: Pass, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, result: np.ndarray, cache: Cache) -> None:
     source, planar = readable(source)
     chosen, kernel, strides, sized = _prepared(p, source.strides, planar, result.strides, _streams(p, result))
-    packed = _packed(p, chosen.schedule, w, cache)
+    packed = _packed(p, chosen, w, cache)
     biases = _no_bias(chosen.vectors * chosen.schedule.lanes.lanes) if bias is None else _packed_bias(p, chosen, bias)
     scratch, start = thread_scratch(chosen.scratch_floats)
     places = (address(result), address(packed), address(biases), address(source), start)
-    kernel.launch(chosen.items * chosen.block_chunks, *places, *strides, *sized)
+    kernel.launch(chosen.items * chosen.parts, *places, *strides, *sized)
 
 
 @lru_cache(maxsize=2048)
@@ -163,11 +162,12 @@ def _streams(p: Pass, result: np.ndarray) -> bool:
     return lines and result.nbytes > target.l3_bytes // 4 and p.outs & (p.outs - 1) == 0
 
 
-def _packed(p: Pass, s: Schedule, w: np.ndarray, cache: Cache) -> np.ndarray:
+def _packed(p: Pass, chosen: Plan, w: np.ndarray, cache: Cache) -> np.ndarray:
+    s = chosen.schedule
     key = ("conv_grouped", s.lanes, s.block, s.taps, p.flip)
     packed = None if cache is None else cache.get(key)
     if packed is None:
-        packed = pack_weights(grouped_weights(p, w), s.lanes, s.block, s.taps)
+        packed = pack(p, s, w, chosen.vectors)
         if cache is not None:
             cache[key] = packed
     return packed
@@ -202,25 +202,32 @@ def row_kernel(schedule: Schedule) -> Kernel:
 def emit(e: Emitter, s: Schedule) -> None:
     """The loop nest of this file's docstring."""
     lanes = s.lanes
-    entry_floats = s.block * s.taps * lanes.lanes
-    rows = Rows(e, lanes, s.planar, s.block, entry_floats, s.scatter)
-    rows.begin(e.chunk // rows.f.block_chunks, e.chunk % rows.f.block_chunks)
-    writer = Writer(e, s, rows)
-    weights, bias = e.pointer("weights"), e.pointer("bias")
-    with e.loop("row", rows.row_end, start=rows.row_begin, carry=[e.int(0)]) as row:
-        filled = rows.fetch(row.index, row.carried[0])
-        count = rows.list_taps(row.index)
-        with e.loop("block", rows.block_count) as block, e.loop("sub", lanes.subs) as sub:
-            number = rows.block_begin + block.index
-            vector = number * lanes.subs + sub.index
-            w = weights.at(vector * rows.entries * entry_floats)
-            start = bias.at(vector * lanes.lanes).load(lanes.lanes)
-            source = rows.memory.at(block.index * rows.block_floats)
-            with e.loop("tile", writer.tiles) as tile:
-                here = source.at(tile.index * (s.advance * lanes.width))
-                acc = _accumulate(e, s, rows, here, w, start, count)
-                writer.store(acc, row.index, rows.tile_begin + tile.index, number, sub.index)
-        row.carry([filled])
+    rows = Rows(e, lanes, s.planar, s.block, s.block * s.taps * lanes.lanes, s.scatter)
+    first, last = rows.steps(e.chunk % rows.f.parts)
+    with e.loop("step", last, start=first) as step:
+        rows.begin(e.chunk // rows.f.parts, step.index)
+        writer = Writer(e, s, rows)
+        with e.loop("row", rows.row_end, start=rows.row_begin, carry=[e.int(0)]) as row:
+            filled = rows.fetch(row.index, row.carried[0])
+            _emit_row(e, s, rows, writer, row.index)
+            row.carry([filled])
+
+
+def _emit_row(e: Emitter, s: Schedule, rows: Rows, writer: Writer, row: Int) -> None:
+    """One result row, for every vector of the step."""
+    lanes = s.lanes
+    count = rows.list_taps(row)
+    vector_floats = rows.entries * rows.tap_floats
+    with e.loop("block", rows.block_count) as block, e.loop("sub", lanes.subs) as sub:
+        number = rows.block_begin + block.index
+        vector = number * lanes.subs + sub.index
+        weights = e.pointer("weights").at(vector * vector_floats)
+        start = e.pointer("bias").at(vector * lanes.lanes).load(lanes.lanes)
+        source = rows.memory.at(block.index * rows.block_floats)
+        with e.loop("tile", writer.tiles) as tile:
+            here = source.at(tile.index * (s.advance * lanes.width))
+            acc = _accumulate(e, s, rows, here, weights, start, count)
+            writer.store(acc, row, rows.tile_begin + tile.index, number, sub.index)
 
 
 def _accumulate(e: Emitter, s: Schedule, rows: Rows, source: Ptr, weights: Ptr, start: Vec, count: Int) -> list[Vec]:

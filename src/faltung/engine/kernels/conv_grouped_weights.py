@@ -32,21 +32,20 @@ from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels.conv_grouped import _elements, _refuse_geometry, readable, refuse_types, thread_scratch
 from faltung.engine.kernels.group_plan import (
+    CHUNKS,
     Pass,
     Plan,
     Schedule,
     cut,
     forward_pass,
     largest_divisor,
-    three,
     unpack_bias,
-    unpack_weights,
 )
-from faltung.engine.kernels.group_rows import Fill, Rows
+from faltung.engine.kernels.group_rows import Fill, Lanes, Rows
+from faltung.engine.kernels.group_weights import collect
 from faltung.engine.target import Target, host
 
 MOST_SEGMENTS = 16
-CHUNKS = 32  # enough for many cores to share
 SUMS_AT_ONCE = 8  # accumulators that keep two FMA units busy at a latency of four cycles
 
 
@@ -73,15 +72,15 @@ def backward_weights(
     x, planar = readable(x)
     gy, planar_gradient = readable(gy)
     job = _prepared(geometry, x.strides, planar, gy.strides, planar_gradient)
-    lanes, rows = job.lanes, job.plan.schedule
+    rows = job.plan.schedule
     parts = memory.empty((job.segments, job.part_floats))
     scratch, start = thread_scratch(job.plan.scratch_floats)
     places = (address(parts), address(gy), int(with_bias), address(x), start)
-    job.kernel.launch(job.segments * job.plan.block_chunks, *places, *job.strides, *job.sized)
-    total = parts[0] if job.segments == 1 else parts.sum(axis=0)
-    gw = unpack_weights(total[: job.weight_floats], job.source, lanes, rows.block, rows.taps)
-    gw = np.ascontiguousarray(gw).reshape(geometry.weight_shape)
-    return gw, unpack_bias(total[job.weight_floats :], geometry.groups, lanes) if with_bias else None
+    job.kernel.launch(job.segments * job.plan.parts, *places, *job.strides, *job.sized)
+    gw = np.empty(geometry.weight_shape, np.float32)
+    collect(job.source, rows, parts, job.plan.vectors, gw)
+    gb = parts[:, job.weight_floats :].sum(axis=0) if with_bias else None
+    return gw, None if gb is None else unpack_bias(gb, geometry.groups, job.plan.schedule.lanes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +96,6 @@ class _Job:
     weight_floats: int
     part_floats: int
 
-    @property
-    def lanes(self) -> "Lanes":
-        return self.plan.schedule.lanes
-
 
 @lru_cache(maxsize=2048)
 def _prepared(
@@ -112,13 +107,13 @@ def _prepared(
     # the last tile may be short: columns are counted for whole ones
     chosen = cut(p, rows, target, rows.pixels, rows.advance, rows.reach)
     lanes = rows.lanes
-    segments = max(1, min(chosen.items, MOST_SEGMENTS, CHUNKS // chosen.block_chunks))
+    segments = max(1, min(chosen.items, MOST_SEGMENTS, CHUNKS // chosen.parts))
     entries = p.kernel[0] * p.kernel[1] * p.kernel[2] * p.ins
     weight_floats = chosen.vectors * entries * lanes.lanes
     part_floats = weight_floats + chosen.vectors * lanes.lanes
     gradient_floats = chosen.fields["span_tiles"] * rows.pixels * lanes.subs * lanes.lanes
     gradient_floats += target.lanes * lanes.subs * lanes.lanes  # a planar fetch writes whole vectors of pixels
-    chosen = Plan(rows, chosen.fields, chosen.items, chosen.block_chunks, chosen.vectors,
+    chosen = Plan(rows, chosen.fields, chosen.items, chosen.parts, chosen.vectors,
                   chosen.scratch_floats + gradient_floats, 0)  # fmt: skip
     kernel = weights_kernel(schedule)
     known = {**chosen.fields, "scratch_floats": chosen.scratch_floats, "columns_out": p.result[2], "items": chosen.items,
@@ -131,8 +126,6 @@ def _prepared(
 
 def choose(p: Pass, planar: bool, planar_gradient: bool, target: Target) -> WeightSchedule:
     """Channels, sets and positions that registers hold."""
-    from faltung.engine.kernels.group_rows import Lanes
-
     lanes = Lanes(target.lanes, p.ins, p.outs)
     taps = largest_divisor(p.kernel[2], 7)
     room = 14 if target.registers >= 32 else 9
@@ -165,16 +158,18 @@ def emit(e: Emitter, schedule: WeightSchedule) -> None:
     """The loop nest of this file's docstring."""
     s = schedule.rows
     rows = Rows(e, s.lanes, s.planar, s.block, s.block * s.taps * s.lanes.lanes, False)
-    segment, blocks_of = e.chunk // rows.f.block_chunks, e.chunk % rows.f.block_chunks
+    segment = e.chunk // rows.f.parts
+    first_step, last_step = rows.steps(e.chunk % rows.f.parts)
     items, segments, part_floats = e.fields("items segments part_floats")
     part = e.pointer("parts").at(segment * part_floats)
     sums = Sums(e, schedule, rows, part)
-    rows.begin(e.int(0), blocks_of)
-    with e.loop("block0", rows.block_count) as block:
-        sums.clear(rows.block_begin + block.index)
+    with e.loop("clear", last_step, start=first_step) as step:
+        rows.begin(e.int(0), step.index)
+        with e.loop("clear.block", rows.block_count) as block:
+            sums.clear(rows.block_begin + block.index)
     first, last = segment * items // segments, (segment + 1) * items // segments
-    with e.loop("item", last, start=first) as item:
-        rows.begin(item.index, blocks_of)
+    with e.loop("item", last, start=first) as item, e.loop("step", last_step, start=first_step) as step:
+        rows.begin(item.index, step.index)
         sums.begin()
         with e.loop("row", rows.row_end, start=rows.row_begin, carry=[e.int(0)]) as row:
             filled = rows.fetch(row.index, row.carried[0])
