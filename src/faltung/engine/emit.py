@@ -1,7 +1,8 @@
 """The kernel language: a thin, readable layer over llvmlite's IR builder.
 
-A kernel is a function `void name(int64 *fields, int64 chunk, int64 thread)`: `fields` are the run-time arguments in the
-order that the kernel names them, `chunk` says which part of the region to compute, `thread` which scratch memory is its.
+A kernel is a function `void name(int64 *fields, int64 chunk, int64 thread)`: `fields` are the run-time arguments in
+the order that the kernel names them, `chunk` says which part of the region to compute, `thread` which scratch memory to
+use.
 
 In `emit` functions a Python `for` unrolls now; `with e.loop("oh", n) as oh:` makes a machine loop. Values are `Int`
 (64-bit), `Vec` (float32 scalar or vector) and `Ptr`; they take Python operators, and constants fold as they are built.
@@ -93,7 +94,7 @@ class Int:
 
 
 class Vec:
-    """A float32 scalar or vector of the kernel (or of another element type, if loaded so). A Python number beside it is that constant in every lane."""
+    """A float32 scalar or vector of the kernel, or one of another type that it loaded; numbers beside it are constants."""
 
     __slots__ = ("e", "value")
 
@@ -239,8 +240,11 @@ class Emitter:
 
     def pointer(self, name: str, element: Any = f32) -> Ptr:
         """An address argument."""
-        value = self.ir.inttoptr(self.field(name).value, pointer, name=f"{name}.p")
-        return Ptr(self, value, element)
+        return self.pointer_to(self.field(name), element)
+
+    def pointer_to(self, place: Int, element: Any = f32) -> Ptr:
+        """An address that the kernel computed or read."""
+        return Ptr(self, self.ir.inttoptr(place.value, pointer), element)
 
     def number(self, name: str, element: Any = f32) -> Vec:
         """A float argument; the caller stores it as the bits of a double (`kernel.bits`)."""

@@ -56,7 +56,7 @@ def _decay_moments(exp_avg: Array, exp_avg_sq: Array, grad: Array, beta1: float,
     exp_avg_sq += grad * grad * (1 - beta2)
 
 
-@reference
+@reference()
 def sgd(
     params: Arrays,
     grads: Arrays,
@@ -84,7 +84,7 @@ def sgd(
         param -= grad * lr
 
 
-@reference
+@reference()
 def adam(
     params: Arrays,
     grads: Arrays,
@@ -119,7 +119,7 @@ def adam(
         param -= exp_avg / denominator * (lr / bias1)
 
 
-@reference
+@reference()
 def adamax(
     params: Arrays,
     grads: Arrays,
@@ -144,7 +144,7 @@ def adamax(
         param -= exp_avg / exp_inf * (lr / (1 - beta1 ** steps[i]))
 
 
-@reference
+@reference()
 def nadam(
     params: Arrays,
     grads: Arrays,
@@ -175,7 +175,7 @@ def nadam(
         param -= exp_avg / denominator * (lr * mu_nexts[i] / (1 - mu_products[i] * mu_nexts[i]))
 
 
-@reference
+@reference()
 def radam(
     params: Arrays,
     grads: Arrays,
@@ -208,7 +208,7 @@ def radam(
         param -= update
 
 
-@reference
+@reference()
 def rmsprop(
     params: Arrays,
     grads: Arrays,
@@ -245,7 +245,7 @@ def rmsprop(
             param -= grad / average * lr
 
 
-@reference
+@reference()
 def adagrad(
     params: Arrays,
     grads: Arrays,
@@ -266,7 +266,7 @@ def adagrad(
         param -= grad / (np.sqrt(total) + eps) * (lr / (1 + (steps[i] - 1) * lr_decay))
 
 
-@reference
+@reference()
 def adadelta(
     params: Arrays,
     grads: Arrays,
@@ -291,7 +291,7 @@ def adadelta(
         param -= delta * lr
 
 
-@reference
+@reference()
 def asgd(
     params: Arrays,
     grads: Arrays,
@@ -315,7 +315,7 @@ def asgd(
             average += (param - average) * mus[i]
 
 
-@reference
+@reference()
 def rprop(
     params: Arrays,
     grads: Arrays,
@@ -340,7 +340,7 @@ def rprop(
         previous[i][...] = grad
 
 
-@reference
+@reference()
 def adafactor(
     params: Arrays,
     grads: Arrays,
@@ -385,7 +385,7 @@ def _root_mean_square(values: Array) -> float:
     return float(np.sqrt(np.square(values, dtype=np.float64).mean())) if values.size else 0.0
 
 
-@reference
+@reference()
 def muon(
     params: Arrays,
     grads: Arrays,
