@@ -75,7 +75,7 @@ class Generator:
     @property
     def device(self) -> Any:
         """The device of the generator, always the CPU."""
-        from faltung import device
+        from faltung.attributes import device
 
         return device("cpu")
 
