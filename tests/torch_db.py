@@ -52,10 +52,13 @@ def resolve(name: str) -> Any:
 # --- from PyTorch to here ---------------------------------------------------------------------------------------------
 
 
-def convert(value: Any) -> Any:
-    """PyTorch's tensors, dtypes and sizes, also inside containers, as this library's."""
+def convert(value: Any, seen: dict[int, Any] | None = None) -> Any:
+    """PyTorch's tensors, dtypes and sizes, also inside containers, as this library's; one given twice stays one."""
+    seen = {} if seen is None else seen
     if isinstance(value, torch.Tensor):
-        return convert_tensor(value)
+        if id(value) not in seen:
+            seen[id(value)] = convert_tensor(value)
+        return seen[id(value)]
     if isinstance(value, torch.dtype):
         return getattr(faltung, str(value).removeprefix("torch."))
     if isinstance(value, torch.device):
@@ -63,10 +66,10 @@ def convert(value: Any) -> Any:
     if isinstance(value, torch.Size):
         return tuple(value)
     if isinstance(value, (list, tuple)):
-        items = [convert(item) for item in value]
+        items = [convert(item, seen) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
-        return {key: convert(item) for key, item in value.items()}
+        return {key: convert(item, seen) for key, item in value.items()}
     if isinstance(value, torch.nn.Module):
         return convert_module(value)
     if callable(value) and getattr(value, "__module__", None) in ("torch.nn.functional", "torch"):
@@ -307,6 +310,8 @@ def check_module_errors(name: str) -> int:
         if error.error_on is ModuleErrorEnum.CONSTRUCTION_ERROR:
             _assert_raises(error.error_type, build, args, kwargs, what)
         else:
-            module = build(*args, **kwargs).to(faltung.float64)
+            module = build(*args, **kwargs)
+            if list(module.parameters()):
+                module = module.to(faltung.float64)
             _assert_raises(error.error_type, module, convert(given.args), convert(given.kwargs), what)
     return count

@@ -98,7 +98,8 @@ class CrossEntropy(Op):
         gx = softmax(logits, 1) * mass - pull
         if reduction == "none":
             return gx * gy.unsqueeze(1), None, None
-        return gx * (gy / total.detach() if reduction == "mean" else gy), None, None
+        total = total.detach()
+        return gx * (gy / total.masked_fill(total == 0, 1) if reduction == "mean" else gy), None, None
 
 
 class CrossEntropyPull(Op):
@@ -213,12 +214,13 @@ class BceLoss(Op):
 
     @staticmethod
     def forward(ctx: Any, p: Array, target: Array, weight: Array | None, reduction: str) -> Array:
-        if not (p.size == 0 or (p.min() >= 0 and p.max() <= 1)):
-            raise RuntimeError(
-                f"binary_cross_entropy: all elements of input should be between 0 and 1, got values from {p.min():g} "
-                f"to "
-                f"{p.max():g}.\nFor raw scores use binary_cross_entropy_with_logits, or apply sigmoid first."
-            )
+        for name, values in (("input", p), ("target", target)):
+            if values.size and not (values.min() >= 0 and values.max() <= 1):  # NaN fails as well
+                raise RuntimeError(
+                    f"binary_cross_entropy: all elements of {name} should be between 0 and 1, got values from "
+                    f"{values.min():g} to {values.max():g}.\n"
+                    "For raw scores use binary_cross_entropy_with_logits, or apply sigmoid first."
+                )
         ctx.save_inputs(0, 1, 2)
         ctx.reduction = reduction
         return engine.call("loss.bce_forward", p, target, weight, reduction)

@@ -256,6 +256,9 @@ def layer_norm(x: Tensor, axes: int, weight: Tensor | None, bias: Tensor | None,
 
 
 def rms_norm(x: Tensor, axes: int, weight: Tensor | None, eps: float) -> Tensor:
+    if x.is_complex():
+        y = x * ((x * x).mean(tuple(range(-axes, 0)), keepdim=True) + eps).rsqrt()
+        return y if weight is None else y * weight
     return apply(RmsNorm, x, weight, axes=axes, eps=eps)[0]
 
 

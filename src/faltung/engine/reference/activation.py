@@ -31,27 +31,27 @@ _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715  # Hendrycks and Gimpel 2016, section 2
 
 
-@reference
+@reference()
 def relu_forward(x: np.ndarray) -> np.ndarray:
     return np.maximum(x, 0)
 
 
-@reference
+@reference()
 def relu_backward(gy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where(y <= 0, 0, gy)
 
 
-@reference
+@reference()
 def leaky_relu_forward(x: np.ndarray, negative_slope: float) -> np.ndarray:
     return np.where(x > 0, x, x * negative_slope)
 
 
-@reference
+@reference()
 def leaky_relu_backward(gy: np.ndarray, y: np.ndarray, negative_slope: float) -> np.ndarray:
     return np.where(y > 0, gy, gy * negative_slope)
 
 
-@reference
+@reference()
 def sigmoid_forward(x: np.ndarray) -> np.ndarray:
     if np.iscomplexobj(x):
         return 1 / (1 + np.exp(-x))
@@ -59,69 +59,69 @@ def sigmoid_forward(x: np.ndarray) -> np.ndarray:
     return np.where(x >= 0, 1, z) / (1 + z)
 
 
-@reference
+@reference()
 def sigmoid_backward(gy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return gy * ((1 - y) * y)
 
 
-@reference
+@reference()
 def tanh_forward(x: np.ndarray) -> np.ndarray:
     return np.tanh(x)
 
 
-@reference
+@reference()
 def tanh_backward(gy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return gy * (1 - y * y)
 
 
-@reference
+@reference()
 def elu_forward(x: np.ndarray, alpha: float, scale: float, input_scale: float) -> np.ndarray:
     return np.where(x > 0, x * scale, np.expm1(np.minimum(x, 0) * input_scale) * (alpha * scale))
 
 
-@reference
+@reference()
 def elu_backward(gy: np.ndarray, y: np.ndarray, alpha: float, scale: float, input_scale: float) -> np.ndarray:
     return gy * np.where(y > 0, scale, (y + alpha * scale) * input_scale)
 
 
-@reference
+@reference()
 def hardtanh_forward(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.minimum(np.maximum(x, low), high)
 
 
-@reference
+@reference()
 def hardtanh_backward(gy: np.ndarray, y: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.where((y <= low) | (y >= high), 0, gy)
 
 
-@reference
+@reference()
 def hardsigmoid_forward(x: np.ndarray) -> np.ndarray:
     return np.minimum(np.maximum(x + 3, 0), 6) / 6
 
 
-@reference
+@reference()
 def hardsigmoid_backward(gy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.where((y > 0) & (y < 1), gy / 6, 0)
 
 
-@reference
+@reference()
 def threshold_forward(x: np.ndarray, threshold: float, value: float) -> np.ndarray:
     return np.where(x <= threshold, np.asarray(value).astype(x.dtype), x)
 
 
-@reference
+@reference()
 def threshold_backward(gy: np.ndarray, x: np.ndarray, threshold: float, value: float) -> np.ndarray:
     return np.where(x <= threshold, 0, gy)
 
 
-@reference
+@reference()
 def gelu_forward(x: np.ndarray, approximate: str) -> np.ndarray:
     if approximate == "tanh":
         return 0.5 * x * (1 + np.tanh(_SQRT_2_OVER_PI * (x + _GELU_CUBIC * x * x * x)))
     return 0.5 * x * (1 + erf(x * _SQRT_HALF))
 
 
-@reference
+@reference()
 def gelu_backward(gy: np.ndarray, x: np.ndarray, approximate: str) -> np.ndarray:
     if approximate == "tanh":
         t = np.tanh(_SQRT_2_OVER_PI * (x + _GELU_CUBIC * x * x * x))
@@ -131,71 +131,71 @@ def gelu_backward(gy: np.ndarray, x: np.ndarray, approximate: str) -> np.ndarray
     return gy * (0.5 * (1 + erf(x * _SQRT_HALF)) + x * density)
 
 
-@reference
+@reference()
 def silu_forward(x: np.ndarray) -> np.ndarray:
     return x * sigmoid_forward(x)
 
 
-@reference
+@reference()
 def silu_backward(gy: np.ndarray, x: np.ndarray) -> np.ndarray:
     s = sigmoid_forward(x)
     return gy * (s * (1 + x * (1 - s)))
 
 
-@reference
+@reference()
 def mish_forward(x: np.ndarray) -> np.ndarray:
     return x * np.tanh(_log1p_exp(x))
 
 
-@reference
+@reference()
 def mish_backward(gy: np.ndarray, x: np.ndarray) -> np.ndarray:
     t = np.tanh(_log1p_exp(x))
     return gy * (t + x * sigmoid_forward(x) * (1 - t * t))
 
 
-@reference
+@reference()
 def hardswish_forward(x: np.ndarray) -> np.ndarray:
     return x * np.minimum(np.maximum(x + 3, 0), 6) / 6
 
 
-@reference
+@reference()
 def hardswish_backward(gy: np.ndarray, x: np.ndarray) -> np.ndarray:
     return np.where(x <= -3, 0, np.where(x < 3, gy * (x / 3 + 0.5), gy))
 
 
-@reference
+@reference()
 def softplus_forward(x: np.ndarray, beta: float, threshold: float) -> np.ndarray:
     scaled = x * beta
     return np.where(scaled > threshold, x, _log1p_exp(scaled) / beta)
 
 
-@reference
+@reference()
 def softplus_backward(gy: np.ndarray, x: np.ndarray, beta: float, threshold: float) -> np.ndarray:
     scaled = x * beta
     return np.where(scaled > threshold, gy, gy * sigmoid_forward(scaled))
 
 
-@reference
+@reference()
 def log_sigmoid_forward(x: np.ndarray) -> np.ndarray:
     return np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x)))
 
 
-@reference
+@reference()
 def log_sigmoid_backward(gy: np.ndarray, x: np.ndarray) -> np.ndarray:
     return gy * sigmoid_forward(-x)
 
 
-@reference
+@reference()
 def softshrink_forward(x: np.ndarray, lambd: float) -> np.ndarray:
     return np.where(x > lambd, x - lambd, np.where(x < -lambd, x + lambd, x * 0))  # x * 0 keeps NaN
 
 
-@reference
+@reference()
 def hardshrink_forward(x: np.ndarray, lambd: float) -> np.ndarray:
     return np.where((x >= -lambd) & (x <= lambd), 0, x)
 
 
-@reference
+@reference()
 def softshrink_backward(gy: np.ndarray, x: np.ndarray, lambd: float) -> np.ndarray:
     return np.where((x >= -lambd) & (x <= lambd), 0, gy)
 

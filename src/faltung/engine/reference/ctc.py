@@ -37,13 +37,13 @@ def _step(previous: Array, skips: Array) -> Array:
     return np.logaddexp(np.logaddexp(previous, advanced), skipped)
 
 
-@reference
+@reference()
 def forward(
     log_probs: Array, targets: Sequence[Array], input_lengths: Sequence[int], target_lengths: Sequence[int], blank: int
 ) -> tuple[Array, Array]:
     steps, batch, _ = log_probs.shape
     longest = 2 * max(target_lengths, default=0) + 1
-    alpha = np.full((batch, steps, longest), -np.inf, dtype=log_probs.dtype)
+    alpha = np.full((batch, steps, longest), -np.inf)
     loss = np.full(batch, np.inf, dtype=log_probs.dtype)
     for n in range(batch):
         states, skips = _with_blanks(targets[n], blank)
@@ -51,7 +51,7 @@ def forward(
         if length == 0:
             loss[n] = 0 if len(states) == 1 else np.inf
             continue
-        emissions = log_probs[:, n, states]  # (T, S)
+        emissions = log_probs[:, n, states].astype(np.float64)  # (T, S)
         row = alpha[n, :, : len(states)]
         row[0, :2] = emissions[0, :2]
         for t in range(1, length):
@@ -60,7 +60,7 @@ def forward(
     return loss, alpha
 
 
-@reference
+@reference()
 def backward(
     gy: Array,
     log_probs: Array,
@@ -78,8 +78,8 @@ def backward(
         if length == 0 or (zero_infinity and np.isinf(loss[n])):
             continue
         states, skips = _with_blanks(targets[n], blank)
-        emissions = log_probs[:length, n, states]
-        beta = np.full((length, len(states)), -np.inf, dtype=log_probs.dtype)
+        emissions = log_probs[:length, n, states].astype(np.float64)
+        beta = np.full((length, len(states)), -np.inf)
         beta[-1, -2:] = emissions[-1, -2:]
         # A suffix is a prefix of the reversed sequence: the skip into state s is the skip out of it backwards.
         backward_skips = np.zeros_like(skips)
@@ -87,7 +87,8 @@ def backward(
         for t in range(length - 2, -1, -1):
             beta[t] = _step(beta[t + 1][::-1], backward_skips)[::-1] + emissions[t]
         joint = alpha[n, :length, : len(states)] + beta - emissions  # (t, S): emission counted once
-        posterior = np.zeros((length, log_probs.shape[2]), dtype=log_probs.dtype)
-        np.add.at(posterior, (slice(None), states), np.exp(joint + loss[n]))
+        posterior = np.zeros((length, log_probs.shape[2]))
+        total = np.logaddexp.reduce(alpha[n, length - 1, : len(states)][-2:])
+        np.add.at(posterior, (slice(None), states), np.exp(joint - total))
         gx[:length, n] = gy[n] * (np.exp(log_probs[:length, n]) - posterior)
     return gx

@@ -14,7 +14,7 @@ import numpy as np
 from faltung.engine.reference.precision import reference
 
 
-@reference
+@reference()
 def forward(x: np.ndarray, keep: np.ndarray, scale: float) -> np.ndarray:
     return x * (keep * x.real.dtype.type(scale))
 

@@ -64,7 +64,12 @@ def _weighted_mean(loss: Array, total: Array, reduction: str) -> Array:
     return np.asarray(value / total if reduction == "mean" else value, dtype=loss.dtype)
 
 
-@reference
+def _by_total(gy: Array, total: Array, reduction: str) -> Array:
+    """The gradient of every weighted loss. Where nothing counts the mean is NaN, but no input has a part in it."""
+    return gy / np.where(total == 0, 1, total) if reduction == "mean" else gy
+
+
+@reference(wide=(1, 2))
 def cross_entropy_forward(
     logits: Array, target: Array, weight: Array | None, ignore_index: int, label_smoothing: float, reduction: str
 ) -> tuple[Array, Array, Array]:
@@ -84,7 +89,7 @@ def cross_entropy_forward(
     return _weighted_mean(loss, total, reduction), log_sum + largest.squeeze(1), total
 
 
-@reference
+@reference()
 def cross_entropy_backward(
     gy: Array,
     logits: Array,
@@ -108,11 +113,11 @@ def cross_entropy_backward(
     np.put_along_axis(gx, index, at_target, axis=1)
     if label_smoothing:
         gx -= smooth * counts[:, None]
-    scale = gy / total if reduction == "mean" else gy
+    scale = _by_total(gy, total, reduction)
     return gx * (scale if reduction != "none" else scale[:, None])
 
 
-@reference
+@reference(wide=(1,))
 def nll_forward(
     log_probs: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str
 ) -> tuple[Array, Array]:
@@ -123,44 +128,44 @@ def nll_forward(
     return _weighted_mean(loss, total, reduction), total
 
 
-@reference
+@reference()
 def nll_backward(
     gy: Array, log_probs: Array, target: Array, weight: Array | None, total: Array, ignore_index: int, reduction: str
 ) -> Array:
     counts = target != ignore_index
     w = _class_weights(weight, target, counts, log_probs.dtype)
-    scale = gy / total if reduction == "mean" else gy
+    scale = _by_total(gy, total, reduction)
     gx = np.zeros_like(log_probs)
     values = np.where(counts, -w * scale, 0).astype(log_probs.dtype, copy=False)
     np.put_along_axis(gx, np.expand_dims(np.where(counts, target, 0), 1), values[:, None], axis=1)
     return gx
 
 
-@reference
+@reference()
 def mse_forward(x: Array, target: Array, reduction: str) -> Array:
     error = x - target
     return _reduced(error * error, reduction)
 
 
-@reference
+@reference()
 def mse_backward(gy: Array, x: Array, target: Array, reduction: str) -> Array:
     return (x - target) * (2 * _spread(gy, x.size, reduction))
 
 
-@reference
+@reference()
 def bce_forward(p: Array, target: Array, weight: Array | None, reduction: str) -> Array:
     # Logarithms stop at -100, so that p = 0 or 1 gives a finite loss, as in PyTorch.
     loss = -(target * np.maximum(np.log(p), -100) + (1 - target) * np.maximum(np.log1p(-p), -100))
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
-@reference
+@reference()
 def bce_backward(gy: Array, p: Array, target: Array, weight: Array | None, reduction: str) -> Array:
     gp = _spread(gy, p.size, reduction) * (p - target) / np.maximum((1 - p) * p, 1e-12)
     return gp if weight is None else gp * weight
 
 
-@reference
+@reference()
 def bce_logits_forward(
     x: Array, target: Array, weight: Array | None, pos_weight: Array | None, reduction: str
 ) -> Array:
@@ -171,7 +176,7 @@ def bce_logits_forward(
     return _reduced(loss if weight is None else loss * weight, reduction)
 
 
-@reference
+@reference()
 def bce_logits_backward(
     gy: Array, x: Array, target: Array, weight: Array | None, pos_weight: Array | None, reduction: str
 ) -> Array:

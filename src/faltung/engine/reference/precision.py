@@ -23,15 +23,24 @@ def _narrow(value: Any) -> Any:
     return value
 
 
-def reference(kernel: Kernel) -> Kernel:
-    """Mark a reference: float16 arguments are computed in float32, and results rounded once."""
+def reference(*, wide: tuple[int, ...] = ()) -> Callable[[Kernel], Kernel]:
+    """Mark a reference: float16 arguments are computed in float32, and results rounded once.
 
-    @wraps(kernel)
-    def run(*args: Any, **options: Any) -> Any:
-        for value in args:
-            if isinstance(value, np.ndarray) and value.dtype == np.float16:
-                result = kernel(*map(_widen, args), **options)
-                return tuple(map(_narrow, result)) if isinstance(result, tuple) else _narrow(result)
-        return kernel(*args, **options)
+    Args:
+        wide: positions in a tuple of results that stay float32 (statistics: a mean square soon exceeds float16).
+    """
 
-    return run  # type: ignore[return-value]
+    def mark(kernel: Kernel) -> Kernel:
+        @wraps(kernel)
+        def run(*args: Any, **options: Any) -> Any:
+            for value in args:
+                if isinstance(value, np.ndarray) and value.dtype == np.float16:
+                    result = kernel(*map(_widen, args), **options)
+                    if isinstance(result, tuple):
+                        return tuple(part if i in wide else _narrow(part) for i, part in enumerate(result))
+                    return _narrow(result)
+            return kernel(*args, **options)
+
+        return run  # type: ignore[return-value]
+
+    return mark

@@ -19,7 +19,7 @@ def _shifted(x: np.ndarray, axis: int | None) -> np.ndarray:
     return x - x.max(axis=axis, keepdims=True)
 
 
-@reference
+@reference()
 def forward(x: np.ndarray, axis: int) -> np.ndarray:
     line = axis if x.ndim else None
     y = np.exp(_shifted(x, line))
@@ -27,19 +27,19 @@ def forward(x: np.ndarray, axis: int) -> np.ndarray:
     return y
 
 
-@reference
+@reference()
 def backward(gy: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
     gx = gy * y
     return gx - y * gx.sum(axis=axis if y.ndim else None, keepdims=True)
 
 
-@reference
+@reference()
 def log_forward(x: np.ndarray, axis: int) -> np.ndarray:
     line = axis if x.ndim else None
     y = _shifted(x, line)
     return y - np.log(np.exp(y).sum(axis=line, keepdims=True))
 
 
-@reference
+@reference()
 def log_backward(gy: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
     return gy - np.exp(y) * gy.sum(axis=axis if y.ndim else None, keepdims=True)

@@ -48,7 +48,7 @@ def batch_norm(
         input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias,
     )  # fmt: skip
     shape = input._data.shape
-    if len(shape) < 2:
+    if len(shape) < 2 and input._data.size != 0:
         raise RuntimeError(
             message(where, f"input must have at least 2 dimensions (N, C, ...), got {shape_text(shape)}", _ADD_A_BATCH)
         )
@@ -64,6 +64,8 @@ def batch_norm(
     _check_eps(where, eps, training)
     if (running_mean is None) != (running_var is None):
         raise ValueError(message(where, "running_mean and running_var must both be None or both be tensors"))
+    if len(shape) < 2:  # nothing to normalise
+        return input.clone()
     if running_mean is None and not training:
         raise RuntimeError(
             message(where, "running_mean must be defined in evaluation mode", "Pass statistics, or training=True.")
@@ -294,7 +296,7 @@ def _check_trailing(where: str, input: Tensor, normalized_shape: Any, **paramete
                 f"got input {shape_text(shape)}",
             )
         )
-    if input._data.dtype.kind != "f":
+    if input._data.dtype.kind not in ("f" if where == "layer_norm" else "fc"):
         raise not_implemented_for(where, input)
     for name, values in parameters.items():
         if values is None:
