@@ -13,9 +13,19 @@ from faltung.dtypes import FLOATING, result_type
 from faltung.ops.apply import apply
 from faltung.ops.arithmetic import Binary, add, conj, div, mul
 from faltung.ops.dims import as_dims
+from faltung.ops.gather import gather
 from faltung.ops.masks import where
 from faltung.ops.order import amax, amin
-from faltung.ops.promotion import as_float, as_number, as_operand, cast, is_number, operands
+from faltung.ops.promotion import (
+    as_float,
+    as_number,
+    as_operand,
+    cast,
+    is_number,
+    operands,
+    require_tensor,
+    tensor_pair,
+)
 from faltung.ops.reduce import restore_dims, sum
 from faltung.tensor import Tensor
 
@@ -116,6 +126,10 @@ class NextAfter(Binary):
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
         return cls.compute(x, y)
 
+    @classmethod
+    def backward(cls, ctx: Any, grad: Tensor) -> Any:
+        raise NotImplementedError(f"the derivative for '{cls.name}' is not implemented.")
+
 
 class Gcd(NextAfter):
     """The greatest common divisor."""
@@ -132,13 +146,13 @@ class Lcm(NextAfter):
 
 
 def _floating_pair(op: type[Binary], x: Any, y: Any) -> Tensor:
-    a, b = operands(op.name, x, y)
+    a, b = tensor_pair(op.name, x, y)
     found: Tensor = apply(op, as_float(a), as_float(b))
     return found
 
 
 def _same_pair(op: type[Binary], x: Tensor, y: Tensor) -> Tensor:
-    a, b = operands(op.name, x, y)
+    a, b = tensor_pair(op.name, x, y)
     found: Tensor = apply(op, a, b)
     return found
 
@@ -165,7 +179,10 @@ def logaddexp2(input: Tensor, other: Tensor) -> Tensor:
 
 def copysign(input: Tensor, other: Any) -> Tensor:
     """The magnitude of `input` with the sign of `other`."""
-    return _floating_pair(CopySign, input, other)
+    require_tensor("copysign", "input", input)
+    x, y = operands("copysign", input, other)
+    found: Tensor = apply(CopySign, as_float(x), as_float(y))
+    return found
 
 
 def nextafter(input: Tensor, other: Tensor) -> Tensor:
@@ -185,6 +202,8 @@ def lcm(input: Tensor, other: Tensor) -> Tensor:
 
 def ldexp(input: Tensor, other: Tensor) -> Tensor:
     """input * 2**other."""
+    require_tensor("ldexp", "input", input)
+    require_tensor("ldexp", "other", other)
     return mul(input, as_float(other).exp2())
 
 
@@ -298,8 +317,8 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False,
         return amax(size, dims, keepdim)
     if ord == -math.inf:
         return amin(size, dims, keepdim)
-    if ord == 0:
-        return sum((x != 0).to(size.dtype), dims, keepdim)
+    if ord == 0:  # piecewise constant, but part of the graph as in PyTorch
+        return sum((x != 0).to(size.dtype) + size.masked_fill(size == size, 0), dims, keepdim)
     if ord == 1:
         return sum(size, dims, keepdim)
     total = sum(size**ord, dims, keepdim)
@@ -342,7 +361,18 @@ def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
 def quantile(
     input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
 ) -> Tensor:
-    """The q-th quantiles along `dim`, between neighbours as `interpolation` says."""
+    """The q-th quantiles along `dim`, between neighbours as `interpolation` says; nan where any element is."""
+    return _quantile(input, q, dim, keepdim, interpolation, skip_nan=False)
+
+
+def nanquantile(
+    input: Tensor, q: Any, dim: int | None = None, keepdim: bool = False, *, interpolation: str = "linear"
+) -> Tensor:
+    """The q-th quantiles of the elements that aren't nan."""
+    return _quantile(input, q, dim, keepdim, interpolation, skip_nan=True)
+
+
+def _quantile(input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolation: str, skip_nan: bool) -> Tensor:
     if input.dtype not in (dtypes.float32, dtypes.float64):
         raise RuntimeError(f"quantile: input tensor must be either float or double dtype, got {input.dtype}.")
     if interpolation not in ("linear", "lower", "higher", "midpoint", "nearest"):
@@ -353,22 +383,27 @@ def quantile(
     wanted = q if isinstance(q, Tensor) else as_operand("quantile", q).to(input.dtype)
     if wanted._data.size and (wanted._data.min() < 0 or wanted._data.max() > 1):
         raise RuntimeError("quantile: q values must be in the range [0, 1].")
-    whole = dim is None
+    if wanted._data.ndim > 1:
+        raise RuntimeError("quantile: q must be a scalar or 1D tensor.")
+    if not input._data.size:
+        raise RuntimeError("quantile: input tensor must be non-empty.")
+    whole = dim is None or not input._data.ndim
     x = input.reshape(-1) if whole else input
     at = 0 if whole else as_dims("quantile", dim, input._data.ndim)[0]
-    ordered = x.sort(at).values.movedim(at, -1)
-    places = wanted._data.reshape(-1).astype(np.float64) * (ordered._data.shape[-1] - 1)
-    low, high, share = _neighbours(places, interpolation)
-    first, second = ordered.index_select(-1, low), ordered.index_select(-1, high)
-    found = lerp(first, second, share.to(input.dtype))
-    nan_rows = ordered.isnan().any(-1, keepdim=True)
-    found = found.masked_fill(nan_rows, math.nan)
+    ordered = x.sort(at).values.movedim(at, -1)  # nan last
+    nans = ordered._data != ordered._data
+    last = ordered._data.shape[-1] - 1 - (np.count_nonzero(nans, axis=-1, keepdims=True) if skip_nan else 0)
+    places = np.maximum(wanted._data.reshape(-1).astype(np.float64) * last, 0)
+    low, high, share = _neighbours(np.broadcast_to(places, (*ordered._data.shape[:-1], places.shape[-1])), interpolation)
+    found = lerp(gather(ordered, -1, low), gather(ordered, -1, high), share.to(input.dtype))
+    if not skip_nan:
+        found = found.masked_fill(ordered.isnan().any(-1, keepdim=True), math.nan)
     found = found.movedim(-1, 0) if wanted._data.ndim else found.squeeze(-1)
     if keepdim:
-        lead = 1 if wanted._data.ndim else 0
         shape = [1] * input._data.ndim if whole else list(input._data.shape)
-        shape[at] = 1
-        found = found.reshape([*found.shape[:lead], *([1] * len(shape) if whole else shape)])
+        if shape:
+            shape[at] = 1
+        found = found.reshape([*found.shape[: wanted._data.ndim], *shape])
     return found  # type: ignore[no-any-return]  # methods are bound at run time
 
 
