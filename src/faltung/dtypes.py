@@ -235,8 +235,8 @@ def _combine(higher: dtype | None, lower: dtype | None) -> dtype | None:
 def result_type(*operands: Any) -> dtype:
     """The type in which tensors and numbers are combined.
 
-    Dimensioned tensors decide; 0-d tensors count only where their kind is stronger (bool < integer < float < complex), and
-    Python numbers only where theirs is stronger still.
+    Dimensioned tensors decide; 0-d tensors count only where their kind is stronger (bool < integer < float < complex),
+    and Python numbers only where theirs is stronger still.
     """
     dimensioned: dtype | None = None
     zero_dim: dtype | None = None

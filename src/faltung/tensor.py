@@ -1,7 +1,7 @@
 """Tensor: a NumPy array with strides, plus what gradients need.
 
-The class holds the bookkeeping only: memory, history, gradient, hooks. Its operations are functions of `faltung.ops`, bound
-as methods by `faltung.tensor_methods`.
+The class holds the bookkeeping only: memory, history, gradient, hooks. Its operations are functions of `faltung.ops`,
+bound as methods by `faltung.tensor_methods`.
 """
 
 from __future__ import annotations

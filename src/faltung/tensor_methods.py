@@ -14,12 +14,14 @@ from faltung.ops import (
     convert,
     creation,
     diagonals,
+    extremes,
     gather,
     index,
     join,
     masks,
     matmul,
     order,
+    powers,
     random,
     random_fill,
     reduce,
@@ -37,7 +39,9 @@ from faltung.tensor import Tensor
 # --- methods that are the function itself
 
 _SAME: dict[Any, str] = {
-    arithmetic: "add sub rsub mul div floor_divide remainder fmod pow maximum minimum fmax fmin add_ sub_ mul_ div_",
+    arithmetic: "add sub rsub mul div floor_divide remainder fmod add_ sub_ mul_ div_",
+    powers: "pow",
+    extremes: "maximum minimum fmax fmin",
     compare: (
         "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
         "bitwise_left_shift bitwise_right_shift isnan isinf isfinite isposinf isneginf isreal signbit isclose allclose equal"
@@ -87,7 +91,8 @@ _SAME: dict[Any, str] = {
 # --- in-place methods of functions without one of their own
 
 _INPLACE: dict[Any, str] = {
-    arithmetic: "floor_divide remainder fmod pow",
+    arithmetic: "floor_divide remainder fmod",
+    powers: "pow",
     compare: (
         "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
         "bitwise_left_shift bitwise_right_shift"
@@ -125,7 +130,7 @@ _ALIASES: dict[str, Any] = {
 
 _OPERATORS: dict[str, Any] = {
     "add": arithmetic.add, "sub": arithmetic.sub, "mul": arithmetic.mul, "truediv": arithmetic.div,
-    "floordiv": arithmetic.floor_divide, "mod": arithmetic.remainder, "pow": arithmetic.pow, "matmul": matmul.matmul,
+    "floordiv": arithmetic.floor_divide, "mod": arithmetic.remainder, "pow": powers.pow, "matmul": matmul.matmul,
     "and": compare.bitwise_and, "or": compare.bitwise_or, "xor": compare.bitwise_xor,
     "lshift": compare.bitwise_left_shift, "rshift": compare.bitwise_right_shift,
     "lt": compare.lt, "le": compare.le, "gt": compare.gt, "ge": compare.ge,
@@ -339,7 +344,8 @@ def bind() -> None:
         setattr(Tensor, name, property(getter))
     augmented = {"iadd": "add_", "isub": "sub_", "imul": "mul_", "itruediv": "div_", "ifloordiv": "floor_divide_",
                  "imod": "remainder_", "ipow": "pow_", "iand": "bitwise_and_", "ior": "bitwise_or_",
-                 "ixor": "bitwise_xor_", "ilshift": "bitwise_left_shift_", "irshift": "bitwise_right_shift_"}  # fmt: skip
+                 # fmt: skip
+                 "ixor": "bitwise_xor_", "ilshift": "bitwise_left_shift_", "irshift": "bitwise_right_shift_"}
     for operator, method in augmented.items():
         setattr(Tensor, f"__{operator}__", _forward_operator(getattr(Tensor, method)))
 

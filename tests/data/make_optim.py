@@ -1,4 +1,6 @@
-"""Writes optimizers.npz and schedules.json: what PyTorch's optimizers and schedulers do. Run where PyTorch is installed."""
+"""Writes optimizers.npz and schedules.json: what PyTorch's optimizers and schedulers do. Run where PyTorch is
+installed.
+"""
 
 import json
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Running the tape backward: newest node first, iteratively.
 
-Edges only ever lead from a younger node to an older one, so a heap ordered by creation number visits every node after all
-of its users; no recursion, no counting of dependencies. Gradients that meet are added; a buffer is only added into in
-place when the sum was made here.
+Edges only ever lead from a younger node to an older one, so a heap ordered by creation number visits every node after
+all of its users; no recursion, no counting of dependencies. Gradients that meet are added; a buffer is only added into
+in place when the sum was made here.
 """
 
 from __future__ import annotations
@@ -206,7 +206,8 @@ class _Walk:
             self.captured[position] = slot[1]
 
     def store(self, slot: list[Any]) -> None:
-        """Add a gradient to `.grad`; `slot` is [tensor, gradient] and holds the walk's only reference to the gradient."""
+        """Add a gradient to `.grad`; `slot` is [tensor, gradient] and holds the walk's only reference to the gradient.
+        """
         leaf = slot[0]
         present = leaf._grad
         if present is None:
@@ -260,7 +261,8 @@ _SOLE_TENSOR, _SOLE_ARRAY, _SOLE_BASE = _sole_references()
 
 
 def own_gradient(slot: list[Any]) -> Tensor:
-    """A gradient in memory of its own, laid out like its tensor: the very array where nobody else holds it, else a copy.
+    """A gradient in memory of its own, laid out like its tensor: the very array where nobody else holds it, else a
+    copy.
 
     A backward function may hand the same array to several inputs (addition does), or a view of what a user holds.
     """

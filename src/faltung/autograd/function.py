@@ -99,9 +99,9 @@ class FunctionContext(Node):
 class Function:
     """Base of operations with a backward of the user's own.
 
-    Define `forward(ctx, *args)` and `backward(ctx, *grad_outputs)` as static methods and call `apply`. Forward may also be
-    written without ctx, with a separate `setup_context(ctx, inputs, output)`. Backward returns one gradient (or None) per
-    argument of forward.
+    Define `forward(ctx, *args)` and `backward(ctx, *grad_outputs)` as static methods and call `apply`. Forward may also
+    be written without ctx, with a separate `setup_context(ctx, inputs, output)`. Backward returns one gradient (or
+    None) per argument of forward.
     """
 
     forward: Callable[..., Any]

@@ -1,7 +1,7 @@
 """The tape: operations, and the nodes that record their calls.
 
-An operation is a class (`Op`) with a forward on arrays and a backward on tensors. Calling it through `ops.apply` makes a
-`Node`, which is at once the operation's context (`ctx`) and, when gradients are needed, the result's `grad_fn`.
+An operation is a class (`Op`) with a forward on arrays and a backward on tensors. Calling it through `ops.apply` makes
+a `Node`, which is at once the operation's context (`ctx`) and, when gradients are needed, the result's `grad_fn`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A kernel is asked for by `spec`, a printable value that (with this package's own source, the chip and LLVM's version)
 determines its code; so a warm start loads machine code without building any IR. Files lie under the user's cache folder
-(FALTUNG_CACHE overrides it), are written atomically, carry a checksum, are rebuilt when damaged, and are never read from
-a folder or file that another user owns or could write.
+(FALTUNG_CACHE overrides it), are written atomically, carry a checksum, are rebuilt when damaged, and are never read
+from a folder or file that another user owns or could write.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ _addresses: dict[str, int] = {}
 
 
 def address(symbol: str, spec: object, build: Callable[[], str]) -> int:
-    """Address of the machine code of `symbol` for `spec` on this chip; `build()` returns its LLVM IR if it is needed."""
+    """Address of the machine code of `symbol` for `spec` on this chip; `build()` returns its LLVM IR if it is needed.
+    """
     key = f"{symbol} {spec}"
     found = _addresses.get(key)
     if found is not None:

@@ -17,8 +17,8 @@ __all__ = ["Kernel", "address", "bits"]
 class Kernel:
     """Machine code for one schedule on this chip, built at the first launch.
 
-    `fields` names the run-time arguments in order; `emit(e, schedule)` writes the body into an `Emitter`. The schedule's
-    printed form is part of the cache key, so it must name everything that shapes the code.
+    `fields` names the run-time arguments in order; `emit(e, schedule)` writes the body into an `Emitter`. The
+    schedule's printed form is part of the cache key, so it must name everything that shapes the code.
     """
 
     __slots__ = ("_address", "_pack", "emit", "fields", "name", "schedule")

@@ -1,9 +1,9 @@
 """Ordered candidates for every engine operation.
 
 An operation is named "family.function". `CANDIDATES` lists its generated kernels, best first; the last resort of every
-operation is `engine.reference.<family>.<function>`, plain NumPy with the same signature. A candidate module says through
-`refuse_<function>(...)` why it does not fit the arguments (None means that it fits) and computes in `<function>(...)`; a
-module that makes many functions by one rule returns the pair from `candidate(function)`.
+operation is `engine.reference.<family>.<function>`, plain NumPy with the same signature. A candidate module says
+through `refuse_<function>(...)` why it does not fit the arguments (None means that it fits) and computes in
+`<function>(...)`; a module that makes many functions by one rule returns the pair from `candidate(function)`.
 `FALTUNG_DEBUG=1` prints each new choice with the refusals before it.
 """
 

@@ -1,9 +1,10 @@
 """The thread team: Python threads that stay in generated code and compute chunks of a region together.
 
 A region is a kernel and a number of chunks. The caller publishes it, takes chunks from an atomic counter like everybody
-else, and returns when all are done. Which thread computes a chunk never changes its bits. Workers spin for a bounded time
-between regions, then sleep on a condition variable. One region runs at a time: a second caller, and every caller after a
-fork until the child builds a team of its own, computes its chunks alone.
+else, and returns when all are done. Which thread computes a chunk never changes its bits. Workers spin for a bounded
+time
+between regions, then sleep on a condition variable. One region runs at a time: a second caller, and every caller after
+a fork until the child builds a team of its own, computes its chunks alone.
 
     state (64-bit words, hot ones on cache lines of their own)
       EPOCH    counts regions; a worker that sees it change looks for work

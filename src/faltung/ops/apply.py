@@ -1,7 +1,8 @@
 """The one door: every operation on tensors is called here, so here the tape records (and a compiler can trace).
 
-`apply` takes tensors apart, runs the operation's forward on arrays and wraps what comes back. `apply_inplace` writes the
-result into its first tensor instead, and rewrites that tensor's history. Nothing computes on arrays outside this door.
+`apply` takes tensors apart, runs the operation's forward on arrays and wraps what comes back. `apply_inplace` writes
+the result into its first tensor instead, and rewrites that tensor's history. Nothing computes on arrays outside this
+door.
 """
 
 from __future__ import annotations
@@ -145,8 +146,8 @@ Tensor._refresh = _refresh  # type: ignore[assignment]  # bound here: tensors kn
 def apply_inplace(op: type[Op], target: Tensor, *others: Any, **attributes: Any) -> Tensor:
     """Run `op` on `target` and `others` and write the result into `target`, which is returned.
 
-    The version of the memory goes up, and the target's history becomes the operation's. If the target is a view, the base's
-    history records that a part of it was replaced, and other views of the base follow.
+    The version of the memory goes up, and the target's history becomes the operation's. If the target is a view, the
+    base's history records that a part of it was replaced, and other views of the base follow.
     """
     tensors = (target, *others)
     node = Node()

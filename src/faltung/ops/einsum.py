@@ -14,7 +14,9 @@ from faltung.tensor import Tensor
 
 
 def einsum(equation: Any, *operands: Any) -> Tensor:
-    """Sums of products written with a letter per dimension, such as "bij,bjk->bik"; "..." stands for further dimensions."""
+    """Sums of products written with a letter per dimension, such as "bij,bjk->bik"; "..." stands for further
+    dimensions.
+    """
     if len(operands) == 1 and isinstance(operands[0], tuple | list):
         operands = tuple(operands[0])
     if isinstance(equation, Tensor):

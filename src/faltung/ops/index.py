@@ -1,6 +1,7 @@
 """Square brackets: reading and writing with integers, slices, None, Ellipsis, and tensors of positions or truth values.
 
-An index is taken apart into a basic part, which makes a view, and then an advanced part (tensors), which copies. Integers
+An index is taken apart into a basic part, which makes a view, and then an advanced part (tensors), which copies.
+Integers
 belong to the basic part, as in PyTorch: `x[0, :, i]` first selects, so that the result keeps the order of dimensions.
 """
 
@@ -122,7 +123,8 @@ def add_at(target: Any, indices: tuple[Any, ...], places: tuple[int, ...], value
 
 
 def add_rows(target: Any, rows: Any, values: Any) -> None:
-    """target[rows[i]] += values[i]: rows sorted, equal ones summed together; far quicker than np.add.at for wide rows."""
+    """target[rows[i]] += values[i]: rows sorted, equal ones summed together; far quicker than np.add.at for wide rows.
+    """
     if not rows.size:
         return
     rows = np.where(rows < 0, rows + target.shape[0], rows)

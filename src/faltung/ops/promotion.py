@@ -33,7 +33,8 @@ class Cast(Op):
 
 
 def convert(array: np.ndarray[Any, Any], numpy_type: Any) -> np.ndarray[Any, Any]:
-    """`array` in another type, keeping the order of its dimensions in memory; complex to real drops the imaginary part."""
+    """`array` in another type, keeping the order of its dimensions in memory; complex to real drops the imaginary part.
+    """
     if array.dtype.kind == "c" and numpy_type.kind not in "cb":
         array = array.real
     if array.dtype.kind == "f" and numpy_type.kind == "u":  # C wraps negative numbers round, as PyTorch does
@@ -102,6 +103,8 @@ def operands(where: str, x: Any, y: Any) -> tuple[Tensor, Tensor]:
         kind = data.dtype.kind
         if kind == "f" and isinstance(y, int | float):
             return x, number(y, data.dtype)
+    if not isinstance(x, Tensor) and not isinstance(y, Tensor):
+        require_tensor(where, "input", x)
     for value in (x, y):
         if not isinstance(value, Tensor) and not is_number(value):
             raise TypeError(
@@ -114,6 +117,21 @@ def operands(where: str, x: Any, y: Any) -> tuple[Tensor, Tensor]:
 
 def _as_common(value: Any, common: dtype) -> Tensor:
     return cast(value, common) if isinstance(value, Tensor) else number(value, dtypes.to_numpy_dtype(common))
+
+
+def require_tensor(where: str, name: str, value: Any) -> None:
+    """TypeError unless `value` is a tensor."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{where}: argument '{name}' must be Tensor, not {type(value).__name__}. Convert it with faltung.tensor(...) first."
+        )
+
+
+def tensor_pair(where: str, x: Any, y: Any) -> tuple[Tensor, Tensor]:
+    """Two operands that both have to be tensors, of the common type."""
+    require_tensor(where, "input", x)
+    require_tensor(where, "other", y)
+    return operands(where, x, y)
 
 
 def as_float(tensor: Tensor) -> Tensor:

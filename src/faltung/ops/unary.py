@@ -1,4 +1,6 @@
-"""Elementwise functions of one tensor. Integers are computed in the default floating type unless the rule keeps integers."""
+"""Elementwise functions of one tensor. Integers are computed in the default floating type unless the rule keeps
+integers.
+"""
 
 from __future__ import annotations
 

@@ -10,15 +10,16 @@
 
 One pass over x gives the statistics. The first row of a block as shift bounds the loss by rounding: it lies within
 sqrt(block_rows) deviations of the block's mean, so that Q - S^2 / n keeps all but block_rows * 2^-24 of its value,
-whatever the mean. Backward likewise: `slopes` sums gy and gy * (x - mean) per block, `finish` combines, `descend` writes
+whatever the mean. Backward likewise: `slopes` sums gy and gy * (x - mean) per block, `finish` combines, `descend`
+writes
 
     gx = (gy - mean(gy) - xhat * mean(gy * xhat)) * scale
 
 With `relu`, gy counts only where the forward result, computed anew from x, is positive: no mask is kept.
 
 Blocks have fixed rows, so the bits don't depend on threads. Registers: at most 3 per vector of channels held, plus one
-for the value in flight: 13 with VECTORS = 4. Bound by memory: x is read twice and y written once; backward reads x and gy
-twice and writes gx.
+for the value in flight: 13 with VECTORS = 4. Bound by memory: x is read twice and y written once; backward reads x and
+gy twice and writes gx.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ Registers: channels * vectors accumulators, `vectors` of gy, one broadcast. No s
 whose number depends on the geometry alone; a second kernel adds them in order while it brings the sums
 [segment][group][block][tap][i][o] into PyTorch's layout (o, i, taps).
 
-Few input channels (the first layer) would waste the tile: there a row is padded once, so that the taps of a row and their
-channels are one run of "channels", and the kernel sees a convolution one tap wide.
+Few input channels (the first layer) would waste the tile: there a row is padded once, so that the taps of a row and
+their channels are one run of "channels", and the kernel sees a convolution one tap wide.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Dense and large-group convolutions on the direct kernel: planning, packing and launching.
 
-`schedule_for` chooses the register tile by the result's width, the channel block by the near caches, and how the work is
-cut into chunks by the number of threads (which never changes a bit of the result).
+`schedule_for` chooses the register tile by the result's width, the channel block by the near caches, and how the work
+is cut into chunks by the number of threads (which never changes a bit of the result).
 """
 
 from __future__ import annotations
@@ -312,8 +312,9 @@ class _Cut:
 def _cut(problem: Problem, shape: _Shape, blocks: int, threads: int, target: Target, packed: bool) -> _Cut:
     """Rows and channel blocks per chunk: the least estimated time over the threads.
 
-    Counted beside the arithmetic: packing, panels read once per chunk, and input that is too large for L1 read from L2 for
-    every channel block. The last chunk is half expected to start late, so that many small chunks beat few large ones.
+    Counted beside the arithmetic: packing, panels read once per chunk, and input that is too large for L1 read from L2
+    for every channel block. The last chunk is half expected to start late, so that many small chunks beat few large
+    ones.
     """
     row_bytes = (
         4

@@ -61,8 +61,8 @@ def _unfit(geometry: ConvGeometry, backward: bool, kept: bool) -> str | None:
 def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int:
     """m of the fastest F(m, 3) by an estimate in cycles, 0 where direct convolution is faster.
 
-    Direct: multiply-adds at 85% of the peak. Winograd: fewer of them at 75%; the transforms' loads and stores; U read once
-    from the shared cache at 8 bytes a cycle; the weight transform too, where weights are used only once.
+    Direct: multiply-adds at 85% of the peak. Winograd: fewer of them at 75%; the transforms' loads and stores; U read
+    once from the shared cache at 8 bytes a cycle; the weight transform too, where weights are used only once.
     """
     lanes = target.lanes
     c, o = problem.channels, problem.out_channels

@@ -12,11 +12,11 @@
                 acc[pixel][vector] += x[pixel][c] * panel[c][vector]
             epilogue, store
 
-Registers: rows * columns * vectors accumulators, `vectors` of the panel, one broadcast. Letters: N batch, I and O channels
-of one group, D H W spatial; D and H are 1 where the convolution has fewer dimensions.
+Registers: rows * columns * vectors accumulators, `vectors` of the panel, one broadcast. Letters: N batch, I and O
+channels of one group, D H W spatial; D and H are 1 where the convolution has fewer dimensions.
 
-Backward-data is the same kernel run over the output gradient: one launch per residue class of the stride, each a stride-1
-convolution with the taps of that class, flipped, writing every stride-th pixel of the input gradient.
+Backward-data is the same kernel run over the output gradient: one launch per residue class of the stride, each a
+stride-1 convolution with the taps of that class, flipped, writing every stride-th pixel of the input gradient.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@
                             for (p, k) that column serves:  acc[p] += v * weight[c][k]
                 store acc
 
-Registers: P accumulators + K taps' weights + the spread vector + the pattern of the spread. 22 pixels for 3 taps beside 32
-registers, 10 beside 16.
+Registers: P accumulators + K taps' weights + the spread vector + the pattern of the spread. 22 pixels for 3 taps beside
+32 registers, 10 beside 16.
 
-With P = 20 and 4 -> 8 channels per group, 60 multiply-adds go with 22 spreads and 3 loads of weights, so the multiply-adds
-set the pace.
+With P = 20 and 4 -> 8 channels per group, 60 multiply-adds go with 22 spreads and 3 loads of weights, so the
+multiply-adds set the pace.
 """
 
 from __future__ import annotations

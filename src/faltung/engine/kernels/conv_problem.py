@@ -1,7 +1,7 @@
 """What a dense convolution kernel is asked for, in one canonical form.
 
-Every pass that sums over taps and channels comes here: the forward pass, and the data gradient as one stride-1 problem per
-residue class of the stride. Spatial sizes are always (D, H, W), missing dimensions are 1.
+Every pass that sums over taps and channels comes here: the forward pass, and the data gradient as one stride-1 problem
+per residue class of the stride. Spatial sizes are always (D, H, W), missing dimensions are 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Sizes = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """y[n, o, out] = sum over c, tap of x[n, c, out * stride - before + tap * dilation] * panel[o][tap][c], per group."""
+    """y[n, o, out] = sum over c, tap of x[n, c, out * stride - before + tap * dilation] * panel[o][tap][c], per group.
+    """
 
     batch: int
     groups: int
@@ -148,7 +149,8 @@ def _classes(size: int, out: int, kernel: int, stride: int, dilation: int, befor
 
 
 def tap_columns(problem: Problem, kernel: Sizes) -> list[int]:
-    """For each weight tap, in memory order, its place among the problem's taps, -1 where it belongs to another class."""
+    """For each weight tap, in memory order, its place among the problem's taps, -1 where it belongs to another class.
+    """
     places = [{tap: at for at, tap in enumerate(found)} for found in problem.tap_index]
     columns = []
     for kd, kh, kw in product(*map(range, kernel)):

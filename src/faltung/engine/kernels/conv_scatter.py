@@ -1,7 +1,8 @@
-"""The data gradient where the input has few channels: each output pixel's share is computed at once for all taps of a row.
+"""The data gradient where the input has few channels: each output pixel's share is computed at once for all taps of a
+row.
 
-The gather form (`conv_direct` over gy) would fill its vectors with input channels, of which a first layer has three. Here
-vectors run over (kw, channel) together, which lie side by side in a row of the gradient:
+The gather form (`conv_direct` over gy) would fill its vectors with input channels, of which a first layer has three.
+Here vectors run over (kw, channel) together, which lie side by side in a row of the gradient:
 
     chunk: image n, group g, plane and rows of gx
       for row ih of gx:
@@ -12,8 +13,8 @@ vectors run over (kw, channel) together, which lie side by side in a row of the 
             line[ow * stride .. + taps_w][i] += acc[ow]
         gx[ih] = line without its padding
 
-It also does no work for the zeros that a gather form meets around a small plane. Registers: pixels * vectors accumulators,
-`vectors` of the panel, one broadcast.
+It also does no work for the zeros that a gather form meets around a small plane. Registers: pixels * vectors
+accumulators, `vectors` of the panel, one broadcast.
 """
 
 from __future__ import annotations

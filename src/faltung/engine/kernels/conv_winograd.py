@@ -5,8 +5,8 @@
       for xi < (m+2)^2:                 M[xi] = V[xi] U[xi]     the register tile of `microkernel`, over input channels
       for tile:                         y = At M A + bias       m x m pixels, clipped at the plane's edge
 
-U = G g Gt is transformed once per weight. All transforms work on vectors of channels. The tiles of a call go through both
-regions in batches whose V stays in the shared cache. Backward-data is the same over the flipped kernel.
+U = G g Gt is transformed once per weight. All transforms work on vectors of channels. The tiles of a call go through
+both regions in batches whose V stays in the shared cache. Backward-data is the same over the flipped kernel.
 
     V   [tile block][xi][tile][channel]          U   [channel block][xi][channel][vectors * lanes]
     M   [xi][tile][vectors * lanes], in the thread's scratch

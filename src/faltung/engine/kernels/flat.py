@@ -1,7 +1,7 @@
 """What kernels over flat memory share: dense operands of any memory order, and the loop over a range of elements.
 
-A pointwise kernel never sees shapes. Operands that fill one stretch of memory in the same order (contiguous, channels last,
-any permutation) are just N floats. Chunks are fixed stretches of BLOCK elements, whatever the number of threads.
+A pointwise kernel never sees shapes. Operands that fill one stretch of memory in the same order (contiguous, channels
+last, any permutation) are just N floats. Chunks are fixed stretches of BLOCK elements, whatever the number of threads.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ def over_range(e: Emitter, start: Int, stop: Int, unroll: int, body: Body) -> No
 
 
 def columns(e: Emitter, start: IntLike, stop: IntLike, vectors: int) -> Iterator[tuple[Int, int, int, Any]]:
-    """Yield (column, vectors, lanes, mask): groups of whole vectors, then the rest in masked vectors or single elements.
+    """Yield (column, vectors, lanes, mask): groups of whole vectors, then the rest in masked vectors or single
+    elements.
 
     The caller's loop body is emitted once for each of the two loops.
     """

@@ -1,7 +1,7 @@
 """A small constant matrix times vectors in registers, with few operations.
 
-Two rows whose entries agree up to sign share their common and their opposite part: u + v and u - v. Entries 1 and -1 cost
-an addition, others a multiply-add.
+Two rows whose entries agree up to sign share their common and their opposite part: u + v and u - v. Entries 1 and -1
+cost an addition, others a multiply-add.
 """
 
 from __future__ import annotations

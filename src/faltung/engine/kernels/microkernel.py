@@ -2,8 +2,8 @@
 
     acc[p][v] += x[pixel p][k] * panel[k][v]        p < pixels, v < vectors, k < count
 
-`panel` holds `vectors` full vectors per k, one after another. Pixels lie `pitch` elements apart; three of them hang on one
-base pointer (base, base + pitch, base + 2 pitch), since an x86 address adds one register once or twice.
+`panel` holds `vectors` full vectors per k, one after another. Pixels lie `pitch` elements apart; three of them hang on
+one base pointer (base, base + pitch, base + 2 pitch), since an x86 address adds one register once or twice.
 
 Registers: pixels * vectors accumulators + `vectors` for the panel + 1 for the broadcast value.
 """

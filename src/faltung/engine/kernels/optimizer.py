@@ -8,7 +8,8 @@
 Registers: one per array and number, below 16 for AMSGrad, the longest formula. Bound by memory: every array is read
 once, and written once unless it is the gradient.
 
-Parameters, gradients and state must be dense float32; a gradient in another memory order is copied into its parameter's.
+Parameters, gradients and state must be dense float32; a gradient in another memory order is copied into its
+parameter's.
 """
 
 from __future__ import annotations

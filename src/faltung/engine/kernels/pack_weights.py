@@ -3,9 +3,10 @@
     packed[block][j][v][lane] = source[(block * vectors + v) * lanes + lane][j]        zero behind the last row
 
 `rows` become lanes; `j` runs over everything that a kernel sums over. The source holds a row's elements in runs of
-consecutive floats: run r starts at r * run_stride. A table says at which j of the panel each element of a row belongs, so
-that flipped taps, transposed roles and blocked channels are all the same kernel. Registers: a square of `lanes` vectors,
-transposed by log2(lanes) rounds of shuffles.
+consecutive floats: run r starts at r * run_stride. A table says at which j of the panel each element of a row belongs,
+so
+that flipped taps, transposed roles and blocked channels are all the same kernel. Registers: a square of `lanes`
+vectors, transposed by log2(lanes) rounds of shuffles.
 
     for v in row vectors (chunks):  for r in runs:  for piece of a run, `lanes` long:
         load lanes x lanes, transpose, store each j's vector where the table says
@@ -37,8 +38,8 @@ def pack(
 ) -> None:  # fmt: skip
     """Fill `packed` (blocks, depth, vectors * lanes) from float32 memory.
 
-    `offset`: the first element of `source` (in elements); `table[r * run + i]`: the panel position j of element i of run
-    r, -1 to leave it out.
+    `offset`: the first element of `source` (in elements); `table[r * run + i]`: the panel position j of element i of
+    run r, -1 to leave it out.
     """
     row_vectors = packed.shape[0] * vectors
     parts = max(1, min(runs, 16 // max(1, row_vectors)))

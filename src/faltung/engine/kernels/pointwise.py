@@ -5,11 +5,12 @@
             out[i] = formula(a[i], b[i], c[i], numbers)
         for i in the rest: the same, masked
 
-Registers: one per operand and unrolled vector plus the formula's constants; nothing is carried, so that up to 4 vectors never
+Registers: one per operand and unrolled vector plus the formula's constants; nothing is carried, so that up to 4 vectors
+never
 spill. Bound by memory: 4 bytes for every operand and result. Results that exceed the last-level cache go past it.
 
-Operands are dense float32 arrays of one shape (`flat`); where the memory orders differ, copies in the first operand's order
-are made. NaN and infinity mean what they mean in `reference.activation`.
+Operands are dense float32 arrays of one shape (`flat`); where the memory orders differ, copies in the first operand's
+order are made. NaN and infinity mean what they mean in `reference.activation`.
 """
 
 from __future__ import annotations
@@ -342,7 +343,8 @@ def kernel(name: str, stream: bool = False) -> Kernel:
 
 
 def run(name: str, operands: tuple[np.ndarray, ...], numbers: tuple[float, ...], out: np.ndarray | None) -> np.ndarray:
-    """Compute an expression over operands of one shape, into `out` or a new array in the last operand's memory order."""
+    """Compute an expression over operands of one shape, into `out` or a new array in the last operand's memory order.
+    """
     model = operands[-1]
     strides, size = model.strides, model.size
     if any(operand.strides != strides for operand in operands):

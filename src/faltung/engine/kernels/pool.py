@@ -1,9 +1,9 @@
 """Pooling, forward and backward, as one loop nest: every result gathers from a box of sources.
 
-Forward a result is a window's output and its sources are the window's samples; backward a result is a sample's gradient and
-its sources are the windows that hold the sample. So nothing is scattered, and threads never meet. Which sources a position
-has is a table per dimension (`_Table`), made once per geometry: stride, dilation, padding, ceil_mode and adaptive windows
-are all in there. 1-d and 2-d poolings have leading dimensions of size 1.
+Forward a result is a window's output and its sources are the window's samples; backward a result is a sample's gradient
+and its sources are the windows that hold the sample. So nothing is scattered, and threads never meet. Which sources a
+position has is a table per dimension (`_Table`), made once per geometry: stride, dilation, padding, ceil_mode and
+adaptive windows are all in there. 1-d and 2-d poolings have leading dimensions of size 1.
 
     for rows in chunks:                                # threads: lines (n, d, h) of the result, blocks of channels
         for w in line:
@@ -12,8 +12,8 @@ are all in there. 1-d and 2-d poolings have leading dimensions of size 1.
                     state = combine(state, source[n, d, h, w, channels])
                 result[n, d, h, w, channels] = finish(state)
 
-Everything is channels last; other inputs are copied into that order first. Registers: VECTORS values and, with indices, as
-many 32-bit vectors of them; 2 * VECTORS + 2 in all. Bound by memory.
+Everything is channels last; other inputs are copied into that order first. Registers: VECTORS values and, with indices,
+as many 32-bit vectors of them; 2 * VECTORS + 2 in all. Bound by memory.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """What shapes the code. `mode`: max, max_index, max_tap, mean, sum, index_sum or tap_sum (see the classes below)."""
+    """What shapes the code. `mode`: max, max_index, max_tap, mean, sum, index_sum or tap_sum (see the classes below).
+    """
 
     mode: str
     vectors: int  # of channels, held at once

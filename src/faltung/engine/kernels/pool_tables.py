@@ -1,7 +1,8 @@
 """Which sources each position of a pooling gathers from, one table per dimension.
 
-Forward a position is a window and its sources are the samples inside; backward a position is a sample and its sources are the
-windows that hold it. Stride, dilation, padding, ceil_mode and adaptive windows all end here; the kernels know only tables.
+Forward a position is a window and its sources are the samples inside; backward a position is a sample and its sources
+are the windows that hold it. Stride, dilation, padding, ceil_mode and adaptive windows all end here; the kernels know
+only tables.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ Ints = tuple[int, ...]
 class Table:
     """Sources of every position along one dimension.
 
-    `rows` (positions, 4): first source, number of sources, kernel tap of the first, divisor. From one source to the next the
-    source moves by `step` and the tap by `tap_step`.
+    `rows` (positions, 4): first source, number of sources, kernel tap of the first, divisor. From one source to the
+    next the source moves by `step` and the tap by `tap_step`.
     """
 
     rows: np.ndarray

@@ -4,8 +4,8 @@
 
 Multiplying two polynomials of degrees r - 1 and m - 1 by evaluating them at m + r - 1 points (one of them infinity) and
 interpolating is a bilinear algorithm; its transpose computes the correlation. With V_n the rows (1, p, ..., p^(n-1)),
-At = V_m transposed, G = V_r, and Bt = inverse of V_(m+r-1), transposed. Rows of Bt are scaled to small integers, which G
-takes back.
+At = V_m transposed, G = V_r, and Bt = inverse of V_(m+r-1), transposed. Rows of Bt are scaled to small integers, which
+G takes back.
 
 The points decide the rounding error. Measured with F(4, 3) on 3x3 layers of 64 to 256 standard normal channels, largest
 error over the largest result: see `tests/engine/test_conv_winograd.py`, which states and checks it.
