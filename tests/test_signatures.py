@@ -1,5 +1,4 @@
-"""Every public name that exists has the signature that PyTorch 2.13 gives it; what does not exist yet stands in a list.
-"""
+"""Every public name that exists has the signature that PyTorch 2.13 gives it; what does not exist yet stands in a list."""
 
 import inspect
 import json

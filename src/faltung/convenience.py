@@ -94,7 +94,9 @@ def set_default_tensor_type(t: Any, /) -> None:
         name = t.rsplit(".", 1)[-1].removesuffix("Tensor")
         found = [d for d in dtypes.ALL_DTYPES if d.legacy_name == name]
         if not found:
-            raise TypeError(f"set_default_tensor_type: invalid type object: {t!r}. Use set_default_dtype(faltung.float32).")
+            raise TypeError(
+                f"set_default_tensor_type: invalid type object: {t!r}. Use set_default_dtype(faltung.float32)."
+            )
         dtypes.set_default_dtype(found[0])
         return
     dtypes.set_default_dtype(t.element_type)

@@ -212,7 +212,13 @@ def promote_types(type1: dtype, type2: dtype) -> dtype:
     if low.kind != high.kind:
         return complex128 if low is float64 else high
     if bfloat16 in (low, high):
-        return high if low is bfloat16 and high is not float16 else low if high is bfloat16 and low is not float16 else float32
+        return (
+            high
+            if low is bfloat16 and high is not float16
+            else low
+            if high is bfloat16 and low is not float16
+            else float32
+        )
     found = OF_NUMPY[np.promote_types(low.np, high.np)]
     if found.kind != low.kind:  # NumPy answers float64 for uint64 with a signed type; PyTorch refuses
         raise RuntimeError(f"Promotion for uint16, uint32, uint64 types is not supported: got {type1} and {type2}.")

@@ -387,7 +387,9 @@ def legacy_tensor(cls: type[Tensor], args: tuple[Any, ...], dtype: Any = np.floa
     """`Tensor()`, `Tensor(2, 3)` (uninitialised) or `Tensor([1, 2])`, always of one type."""
     attributes.check_device(kwargs.pop("device", None))
     if kwargs:
-        raise TypeError(f"{cls.__name__}: unexpected keyword {next(iter(kwargs))!r}. Use faltung.tensor(...) for options.")
+        raise TypeError(
+            f"{cls.__name__}: unexpected keyword {next(iter(kwargs))!r}. Use faltung.tensor(...) for options."
+        )
     if len(args) == 1 and isinstance(args[0], Tensor):
         found = args[0]._alias() if args[0]._data.dtype == dtype else _wrap(args[0]._data.astype(dtype))
     elif len(args) == 1 and isinstance(args[0], np.ndarray | list | tuple) and not isinstance(args[0], Size):

@@ -105,9 +105,7 @@ _INPLACE: dict[Any, str] = {
     masks: "clamp_min clamp_max masked_scatter nan_to_num heaviside tril triu",
     gather: "scatter scatter_add scatter_reduce index_add index_copy index_fill put",
     scan: "cumsum cumprod",
-    composed: (
-        "atan2 hypot copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv renorm"
-    ),
+    composed: ("atan2 hypot copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv renorm"),
     special: "erf erfc erfinv lgamma digamma sinc i0 logit",
 }
 
@@ -342,10 +340,21 @@ def bind() -> None:
         setattr(Tensor, name, _cast_method(name, to))
     for name, getter in _PROPERTIES.items():
         setattr(Tensor, name, property(getter))
-    augmented = {"iadd": "add_", "isub": "sub_", "imul": "mul_", "itruediv": "div_", "ifloordiv": "floor_divide_",
-                 "imod": "remainder_", "ipow": "pow_", "iand": "bitwise_and_", "ior": "bitwise_or_",
-                 # fmt: skip
-                 "ixor": "bitwise_xor_", "ilshift": "bitwise_left_shift_", "irshift": "bitwise_right_shift_"}
+    augmented = {
+        "iadd": "add_",
+        "isub": "sub_",
+        "imul": "mul_",
+        "itruediv": "div_",
+        "ifloordiv": "floor_divide_",
+        "imod": "remainder_",
+        "ipow": "pow_",
+        "iand": "bitwise_and_",
+        "ior": "bitwise_or_",
+        # fmt: skip
+        "ixor": "bitwise_xor_",
+        "ilshift": "bitwise_left_shift_",
+        "irshift": "bitwise_right_shift_",
+    }
     for operator, method in augmented.items():
         setattr(Tensor, f"__{operator}__", _forward_operator(getattr(Tensor, method)))
 

@@ -158,7 +158,9 @@ def vhp(
         kept = [(g, t) for g, t in zip(first, _as_tuple(v)[1]) if g is not None and g.requires_grad]
         found: Any = [None] * len(fresh)
         if kept:
-            found = gradients([g for g, _ in kept], fresh, [t for _, t in kept], create_graph=create_graph, allow_unused=True)
+            found = gradients(
+                [g for g, _ in kept], fresh, [t for _, t in kept], create_graph=create_graph, allow_unused=True
+            )
     filled = tuple([x.new_zeros(x.shape) if g is None else g for g, x in zip(found, fresh)])
     return (out if create_graph else out.detach()), filled if several else filled[0]
 

@@ -80,7 +80,8 @@ def gradgradcheck(
     if grad_outputs is None:
         stream = np.random.default_rng(0)
         grads = tuple(
-            Tensor._wrap(stream.standard_normal(out._data.shape).astype(out._data.dtype)).requires_grad_() for out in outputs
+            Tensor._wrap(stream.standard_normal(out._data.shape).astype(out._data.dtype)).requires_grad_()
+            for out in outputs
         )
     else:
         grads = _as_tuple(grad_outputs)
@@ -136,7 +137,9 @@ def _check(
         again = _analytical(out, [arguments[i] for i in checked])
         for which, i in enumerate(checked):
             if np.abs(analytical[which] - again[which]).max(initial=0) > nondet_tol:
-                raise GradcheckError(f"gradcheck: Backward is not reentrant: two runs differ for output {number}, input {i}.")
+                raise GradcheckError(
+                    f"gradcheck: Backward is not reentrant: two runs differ for output {number}, input {i}."
+                )
             numerical = _numerical(func, arguments, i, places[number], eps)
             _compare(analytical[which], numerical, number, i, atol, rtol)
             if check_grad_dtypes:
@@ -149,7 +152,9 @@ def _check_types(out: Tensor, x: Tensor) -> None:
         raise GradcheckError(f"gradcheck: expected a gradient of type {x.dtype}, got {found.dtype}.")
 
 
-def _check_constant(func: Callable[..., Any], arguments: tuple[Any, ...], checked: list[int], eps: float, atol: float) -> None:
+def _check_constant(
+    func: Callable[..., Any], arguments: tuple[Any, ...], checked: list[int], eps: float, atol: float
+) -> None:
     for i in checked:
         for place, out in enumerate(_as_tuple(func(*arguments))):
             if isinstance(out, Tensor) and out._data.dtype.kind in "fc":
@@ -211,4 +216,3 @@ def _numerical(func: Callable[..., Any], arguments: tuple[Any, ...], position: i
             out = _as_tuple(func(*arguments))[place]
         return np.zeros((_parts(out._data.reshape(-1)).size, 0))
     return np.stack(columns, axis=1)
-

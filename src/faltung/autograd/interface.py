@@ -36,7 +36,9 @@ def backward(
     if inputs is not None:
         inputs = _as_tuple(inputs)
         if not inputs:
-            raise RuntimeError("backward: inputs argument to backward() cannot be empty. Leave it out to reach all leaves.")
+            raise RuntimeError(
+                "backward: inputs argument to backward() cannot be empty. Leave it out to reach all leaves."
+            )
         for position, tensor in enumerate(inputs):
             if not tensor.requires_grad:
                 raise RuntimeError(f"backward: inputs[{position}] does not require grad.")
@@ -120,7 +122,9 @@ def _as_tuple(values: Any, count: int = 1) -> tuple[Any, ...]:
 
 def _root_gradients(where: str, roots: tuple[Any, ...], grads: tuple[Any, ...]) -> list[Tensor]:
     if len(roots) != len(grads):
-        raise RuntimeError(f"{where}: got {len(roots)} tensors and {len(grads)} gradients. Give one gradient per tensor.")
+        raise RuntimeError(
+            f"{where}: got {len(roots)} tensors and {len(grads)} gradients. Give one gradient per tensor."
+        )
     found = []
     for position, (root, grad_) in enumerate(zip(roots, grads)):
         if not root.requires_grad:
@@ -141,7 +145,9 @@ def _root_gradient(where: str, root: Any, given: Any) -> Tensor:
                 "Reduce it first, with sum() or mean(), or give the gradient of the output."
             )
         if data.dtype.kind == "c":
-            raise RuntimeError(f"{where}: grad can be implicitly created only for real scalar outputs but got {root.dtype}.")
+            raise RuntimeError(
+                f"{where}: grad can be implicitly created only for real scalar outputs but got {root.dtype}."
+            )
         found: Tensor = type(root)._wrap(np.ones(data.shape, data.dtype))
         return found
     if not hasattr(given, "_data"):

@@ -55,7 +55,9 @@ class _Mode:
 
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         if inspect.isclass(function):
-            raise TypeError(f"{type(self).__name__}: expected a function to decorate, got the class {function.__name__}.")
+            raise TypeError(
+                f"{type(self).__name__}: expected a function to decorate, got the class {function.__name__}."
+            )
         if inspect.isgeneratorfunction(function):
             return self._wrap_generator(function)
 

@@ -94,8 +94,7 @@ class Int:
 
 
 class Vec:
-    """A float32 scalar or vector of the kernel, or one of another type that it loaded; numbers beside it are constants.
-    """
+    """A float32 scalar or vector of the kernel, or one of another type that it loaded; numbers beside it are constants."""
 
     __slots__ = ("e", "value")
 

@@ -366,4 +366,3 @@ def like_strides(array: np.ndarray[Any, Any], strides: Any = None) -> np.ndarray
     result = fresh.transpose(np.argsort(order)) if array.ndim else fresh
     np.copyto(result, array)
     return result
-

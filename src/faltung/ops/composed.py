@@ -337,7 +337,9 @@ def _root(total: Tensor, ord: Any) -> Tensor:
 def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
     """The p-norm over `dim`; 'fro' is the root of the sum of squares, over all elements unless `dim` is given."""
     if p == "nuc":
-        raise NotImplementedError("norm: p='nuc' needs singular values, which Faltung doesn't compute. Use 'fro' or a number.")
+        raise NotImplementedError(
+            "norm: p='nuc' needs singular values, which Faltung doesn't compute. Use 'fro' or a number."
+        )
     order = 2 if p in ("fro", None) else as_number(p)
     if not is_number(order):
         raise ValueError(f"norm: expected p to be a number, 'fro' or 'nuc', got {p!r}.")
@@ -394,7 +396,9 @@ def _quantile(input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolati
     nans = ordered._data != ordered._data
     last = ordered._data.shape[-1] - 1 - (np.count_nonzero(nans, axis=-1, keepdims=True) if skip_nan else 0)
     places = np.maximum(wanted._data.reshape(-1).astype(np.float64) * last, 0)
-    low, high, share = _neighbours(np.broadcast_to(places, (*ordered._data.shape[:-1], places.shape[-1])), interpolation)
+    low, high, share = _neighbours(
+        np.broadcast_to(places, (*ordered._data.shape[:-1], places.shape[-1])), interpolation
+    )
     found = lerp(gather(ordered, -1, low), gather(ordered, -1, high), share.to(input.dtype))
     if not skip_nan:
         found = found.masked_fill(ordered.isnan().any(-1, keepdim=True), math.nan)
@@ -417,4 +421,3 @@ def _neighbours(places: np.ndarray[Any, Any], interpolation: str) -> tuple[Tenso
     low, high = np.floor(places), np.ceil(places)
     share = np.full_like(places, 0.5) * (low != high) if interpolation == "midpoint" else places - low
     return Tensor._wrap(low.astype(np.int64)), Tensor._wrap(high.astype(np.int64)), Tensor._wrap(share)
-

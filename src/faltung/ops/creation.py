@@ -174,9 +174,7 @@ def from_numpy(ndarray: np.ndarray[Any, Any], /) -> Tensor:
     return found
 
 
-def frombuffer(
-    buffer: Any, *, dtype: _dtype, count: int = -1, offset: int = 0, requires_grad: bool = False
-) -> Tensor:
+def frombuffer(buffer: Any, *, dtype: _dtype, count: int = -1, offset: int = 0, requires_grad: bool = False) -> Tensor:
     """A 1-d tensor on the memory of an object with the buffer protocol."""
     found = from_numpy(np.frombuffer(buffer, to_numpy_dtype(dtype), count, offset))
     return found.requires_grad_() if requires_grad else found
@@ -217,7 +215,12 @@ def empty(
 
 
 def zeros(
-    *size: Any, dtype: _dtype | None = None, layout: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    *size: Any,
+    dtype: _dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
 ) -> Tensor:
     """A tensor of zeros."""
     found = np.zeros(_sizes("zeros", _size_keyword(size, _)), to_numpy_dtype(dtype or get_default_dtype()))
@@ -225,7 +228,12 @@ def zeros(
 
 
 def ones(
-    *size: Any, dtype: _dtype | None = None, layout: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    *size: Any,
+    dtype: _dtype | None = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
 ) -> Tensor:
     """A tensor of ones."""
     found = np.ones(_sizes("ones", _size_keyword(size, _)), to_numpy_dtype(dtype or get_default_dtype()))
@@ -325,7 +333,13 @@ def new_tensor(
 
 
 def new_empty(
-    self: Tensor, *size: Any, dtype: Any = None, layout: Any = None, device: Any = None, requires_grad: bool = False, **_: Any
+    self: Tensor,
+    *size: Any,
+    dtype: Any = None,
+    layout: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    **_: Any,
 ) -> Tensor:
     """An uninitialised tensor of this tensor's dtype."""
     sizes = _size_keyword(size, _)
@@ -412,7 +426,11 @@ def linspace(
         index = np.arange(steps)
         half = steps // 2
         values = np.where(index < half, first + step * index, last - step * (steps - 1 - index))
-        found = np.trunc(values).astype(to_numpy_dtype(chosen)) if steps != 1 else np.array([int(first)], to_numpy_dtype(chosen))
+        found = (
+            np.trunc(values).astype(to_numpy_dtype(chosen))
+            if steps != 1
+            else np.array([int(first)], to_numpy_dtype(chosen))
+        )
     else:
         found = np.linspace(first, last, steps, dtype=work).astype(to_numpy_dtype(chosen))
     return _finish(found, requires_grad, device, layout)

@@ -80,7 +80,9 @@ def _parse_equation(equation: str, operands: tuple[Any, ...]) -> tuple[list[list
     known = {letter for term in split for letter in term}
     for letter in output:
         if letter not in known or output.count(letter) > 1:
-            raise RuntimeError(f"einsum: output subscript {letter} must appear once, and in the equation's inputs: {equation!r}.")
+            raise RuntimeError(
+                f"einsum: output subscript {letter} must appear once, and in the equation's inputs: {equation!r}."
+            )
     return split, output
 
 

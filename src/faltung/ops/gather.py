@@ -33,7 +33,9 @@ def _check_range(where: str, index: np.ndarray[Any, Any], size: int, dim: int, e
     low, high = int(index.min()), int(index.max())
     if low < 0 or high >= size:
         wrong = low if low < 0 else high
-        raise error(f"{where}: index {wrong} is out of bounds for dimension {dim} with size {size} (index out of range).")
+        raise error(
+            f"{where}: index {wrong} is out of bounds for dimension {dim} with size {size} (index out of range)."
+        )
 
 
 def _along(x: Any, index: Any, dim: int) -> tuple[Any, ...]:
@@ -160,9 +162,10 @@ def _scatter_source(where: str, input: Tensor, index: Any, src: Any) -> Tensor:
     return src
 
 
-def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None) -> Tensor:
-    """`input` with `src` (a tensor or a number) written at positions along `dim`; reduce='add' or 'multiply' combines.
-    """
+def scatter(
+    input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None
+) -> Tensor:
+    """`input` with `src` (a tensor or a number) written at positions along `dim`; reduce='add' or 'multiply' combines."""
     source = value if src is None else src
     if source is None:
         raise TypeError("scatter: expected src or value.")
@@ -213,7 +216,9 @@ def scatter_reduce(
 ) -> Tensor:
     """`src` combined into `input` at positions along `dim` by 'sum', 'prod', 'mean', 'amax' or 'amin'."""
     if reduce not in ("sum", "prod", "mean", "amax", "amin"):
-        raise RuntimeError(f"scatter_reduce: reduce argument must be either sum, prod, mean, amax or amin, got {reduce}.")
+        raise RuntimeError(
+            f"scatter_reduce: reduce argument must be either sum, prod, mean, amax or amin, got {reduce}."
+        )
     positions = _positions("scatter_reduce", index)
     at = wrap_dim("scatter_reduce", dim, input._data.ndim)
     if not positions.size:
@@ -416,8 +421,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
         raise IndexError(f"index_fill: index out of range for dimension {at} with size {size}.")
     if isinstance(value, Tensor) and value._data.ndim:
         raise RuntimeError(
-            "index_fill: Only supports 0-dimension value tensor, but got tensor with dimension: "
-            f"{value._data.ndim}."
+            f"index_fill: Only supports 0-dimension value tensor, but got tensor with dimension: {value._data.ndim}."
         )
     given = value if isinstance(value, Tensor) else number(value, input._data.dtype)
     found: Tensor = apply(IndexFill, input, index, given.to(input.dtype), dim=at)
@@ -439,7 +443,8 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     """`input` with `source` written (or added) at positions of the flattened input."""
     _positions("put", index)
     if source._data.dtype != input._data.dtype:
-        raise RuntimeError(f"put: self and source expected to have the same dtype, but got {input.dtype} and {source.dtype}.")
+        raise RuntimeError(
+            f"put: self and source expected to have the same dtype, but got {input.dtype} and {source.dtype}."
+        )
     flat = input.reshape(-1).index_put((index.reshape(-1),), source.reshape(-1), accumulate)
     return flat.reshape(input._data.shape)  # type: ignore[no-any-return]
-

@@ -123,8 +123,7 @@ def add_at(target: Any, indices: tuple[Any, ...], places: tuple[int, ...], value
 
 
 def add_rows(target: Any, rows: Any, values: Any) -> None:
-    """target[rows[i]] += values[i]: rows sorted, equal ones summed together; far quicker than np.add.at for wide rows.
-    """
+    """target[rows[i]] += values[i]: rows sorted, equal ones summed together; far quicker than np.add.at for wide rows."""
     if not rows.size:
         return
     rows = np.where(rows < 0, rows + target.shape[0], rows)
@@ -175,7 +174,9 @@ def write_at(target: Any, values: Any, indices: tuple[Any, ...], places: tuple[i
         else:
             target[key] = values
     except IndexError as error:
-        raise IndexError(f"index_put: {error}. Indices were given for a tensor of shape {list(target.shape)}.") from None
+        raise IndexError(
+            f"index_put: {error}. Indices were given for a tensor of shape {list(target.shape)}."
+        ) from None
     except ValueError:
         wanted = target[key].shape
         raise RuntimeError(
@@ -253,7 +254,8 @@ def _parse(data: Any, index: Any) -> _Parts:
     """Take an index of an array apart, checking it against the array's shape."""
     items = list(index) if isinstance(index, tuple) else [index]
     items = [
-        _as_index_tensor(item) if _is_advanced(item) and not isinstance(item, bool | np.bool_) else item for item in items
+        _as_index_tensor(item) if _is_advanced(item) and not isinstance(item, bool | np.bool_) else item
+        for item in items
     ]
     used = sum([_dims_used(item) for item in items])
     if used > data.ndim:

@@ -154,7 +154,9 @@ def stack(tensors: Any, dim: int = 0) -> Tensor:
         raise RuntimeError("stack: expects a non-empty TensorList.")
     for position, part in enumerate(parts):
         if not isinstance(part, Tensor):
-            raise TypeError(f"stack: expected Tensor as element {position} in argument 0, but got {type(part).__name__}.")
+            raise TypeError(
+                f"stack: expected Tensor as element {position} in argument 0, but got {type(part).__name__}."
+            )
         if part._data.shape != parts[0]._data.shape:
             raise RuntimeError(
                 f"stack: expects each tensor to be equal size, but got {list(parts[0].shape)} at entry 0 and "
@@ -465,9 +467,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
         return reshape(roll(reshape(input, -1), amounts, 0), input._data.shape)
     along = as_ints("roll", (dims,))
     if len(along) != len(amounts):
-        raise RuntimeError(
-            f"roll: shifts and dimensions must align. shifts: {len(amounts)}, dims: {len(along)}."
-        )
+        raise RuntimeError(f"roll: shifts and dimensions must align. shifts: {len(amounts)}, dims: {len(along)}.")
     chosen = tuple([wrap_dim("roll", dim, input._data.ndim) for dim in along])
     if not input._data.ndim:
         return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
@@ -487,4 +487,3 @@ def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
         return flip(input, first, second)
     turned = flip(input, second) if turns == 1 else flip(input, first)
     return turned.transpose(first, second).clone()  # type: ignore[no-any-return]
-

@@ -117,7 +117,9 @@ def _fill_value(where_: str, input: Tensor, value: Any) -> Tensor:
                 f"{where_}: only supports a 0-dimensional value tensor, but got tensor with {value._data.ndim} dimension(s)."
             )
         if not dtypes.can_cast(result_type(input, value), input.dtype):
-            raise RuntimeError(f"{where_}: value of type {value.dtype} can't be written into a tensor of {input.dtype}.")
+            raise RuntimeError(
+                f"{where_}: value of type {value.dtype} can't be written into a tensor of {input.dtype}."
+            )
         return cast(value, input.dtype)
     if isinstance(value, complex) and input.dtype.kind != COMPLEX:
         raise RuntimeError(f"{where_}: value cannot be converted to type {input.dtype} without overflow: {value}.")
@@ -418,4 +420,3 @@ def tril(input: Tensor, diagonal: int = 0) -> Tensor:
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of matrices, zeros below `diagonal`."""
     return _triangle("triu", input, diagonal, False)
-

@@ -61,8 +61,7 @@ def _shapes(x: Tensor, y: Tensor) -> str:
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
-    """Matrix product; vectors count as a row on the left and a column on the right, and leading dimensions broadcast.
-    """
+    """Matrix product; vectors count as a row on the left and a column on the right, and leading dimensions broadcast."""
     _same_type("matmul", input, other)
     a, b = input._data, other._data
     if not a.ndim or not b.ndim:
@@ -105,7 +104,9 @@ def _matmul(x: Tensor, y: Tensor) -> Tensor:
 def _check_rank(where: str, name: str, tensor: Tensor, rank: int) -> None:
     if tensor._data.ndim != rank:
         kind = {1: "1-D", 2: "a matrix", 3: "a 3D tensor"}[rank]
-        raise RuntimeError(f"{where}: {name} must be {kind}, got {tensor._data.ndim}-D tensor of shape {list(tensor.shape)}.")
+        raise RuntimeError(
+            f"{where}: {name} must be {kind}, got {tensor._data.ndim}-D tensor of shape {list(tensor.shape)}."
+        )
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
@@ -172,12 +173,12 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 def _scaled_sum(where: str, input: Tensor, product: Tensor, beta: Any, alpha: Any) -> Tensor:
     shape = product._data.shape
     if input._data.dtype != product._data.dtype:
-        raise RuntimeError(f"{where}: self must have the same dtype as the product, got {input.dtype} and {product.dtype}.")
+        raise RuntimeError(
+            f"{where}: self must have the same dtype as the product, got {input.dtype} and {product.dtype}."
+        )
     if product._data.dtype.kind in "iub" and (isinstance(beta, float) or isinstance(alpha, float)):
         name = "beta" if isinstance(beta, float) else "alpha"
-        raise RuntimeError(
-            f"{where}: For integral input tensors, argument {name} must not be a floating point number."
-        )
+        raise RuntimeError(f"{where}: For integral input tensors, argument {name} must not be a floating point number.")
     added = input.expand(shape)
     if alpha != 1:
         product = product * alpha

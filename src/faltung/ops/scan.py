@@ -178,4 +178,3 @@ def diff(
         later, earlier = x.narrow(at, 1, size - 1), x.narrow(at, 0, size - 1)
         x = later ^ earlier if x._data.dtype.kind == "b" else later - earlier
     return x.clone() if n == 0 else x  # type: ignore[no-any-return]
-

@@ -151,7 +151,9 @@ def _view_as_dtype(input: Tensor, to: Any) -> Tensor:
         found: Tensor = apply(View, input, shape=input._data.shape)
         return found
     numpy_type = to_numpy_dtype(to)
-    if numpy_type.itemsize != input._data.itemsize and (not input._data.ndim or input._data.strides[-1] != input.itemsize):
+    if numpy_type.itemsize != input._data.itemsize and (
+        not input._data.ndim or input._data.strides[-1] != input.itemsize
+    ):
         raise RuntimeError(f"view: self.stride(-1) must be 1 to view {input.dtype} as {to} (different element sizes).")
     found = apply(ViewDtype, input, to=numpy_type)
     return found
@@ -475,7 +477,9 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     if len(size) != len(stride):
         raise RuntimeError(f"as_strided: mismatch in length of strides and shape: {list(stride)} and {list(size)}.")
     if any(s < 0 for s in stride):
-        raise RuntimeError(f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}.")
+        raise RuntimeError(
+            f"as_strided: Negative strides are not supported at the moment, got strides: {list(stride)}."
+        )
     last = offset + sum((n - 1) * s for n, s in zip(size, stride))
     if math.prod(size) and last >= input._data.size:
         raise RuntimeError(
@@ -491,4 +495,3 @@ def stride(input: Tensor, dim: int | None = None) -> Any:
     data = input._data
     steps = tuple([step // data.itemsize for step in data.strides])
     return steps if dim is None else steps[wrap_dim("stride", dim, data.ndim)]
-

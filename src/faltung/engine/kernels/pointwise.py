@@ -343,8 +343,7 @@ def kernel(name: str, stream: bool = False) -> Kernel:
 
 
 def run(name: str, operands: tuple[np.ndarray, ...], numbers: tuple[float, ...], out: np.ndarray | None) -> np.ndarray:
-    """Compute an expression over operands of one shape, into `out` or a new array in the last operand's memory order.
-    """
+    """Compute an expression over operands of one shape, into `out` or a new array in the last operand's memory order."""
     model = operands[-1]
     strides, size = model.strides, model.size
     if any(operand.strides != strides for operand in operands):
