@@ -18,12 +18,14 @@ from faltung.ops import (
     creation,
     diagonals,
     einsum,
+    extremes,
     gather,
     index,
     join,
     masks,
     matmul,
     order,
+    powers,
     reduce,
     scan,
     shape,
@@ -34,7 +36,9 @@ from faltung.ops import random as random_tensors
 from faltung.ops.write import inplace, with_out
 
 _FUNCTIONS: dict[Any, str] = {
-    arithmetic: "add sub mul div floor_divide remainder fmod pow maximum minimum fmax fmin | rsub",
+    arithmetic: "add sub mul div floor_divide remainder fmod | rsub",
+    powers: "pow",
+    extremes: "maximum minimum fmax fmin",
     compare: (
         "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
         "bitwise_left_shift bitwise_right_shift isposinf isneginf signbit | isnan isinf isfinite isreal isclose allclose equal"

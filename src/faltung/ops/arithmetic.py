@@ -11,9 +11,9 @@ import numpy as np
 
 from faltung import dtypes
 from faltung.autograd.graph import Op
-from faltung.dtypes import BOOL, COMPLEX, FLOATING, INTEGER, can_cast, result_type
+from faltung.dtypes import BOOL, FLOATING, INTEGER, can_cast, result_type
 from faltung.ops.apply import apply, apply_inplace
-from faltung.ops.promotion import as_float, as_number, as_operand, cast, is_number, number, operands
+from faltung.ops.promotion import as_float, as_operand, cast, is_number, number, operands, require_tensor
 from faltung.tensor import Tensor
 
 
@@ -266,6 +266,7 @@ def sub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
 
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """other - alpha * input."""
+    require_tensor("rsub", "input", input)
     return sub(as_operand("rsub", other, input), input, alpha=alpha)
 
 
@@ -325,186 +326,10 @@ def remainder(input: Any, other: Any) -> Tensor:
 
 def fmod(input: Any, other: Any) -> Tensor:
     """C's modulus: the result has the sign of `input`."""
+    require_tensor("fmod", "input", input)
     x, y = operands("fmod", input, other)
     found: Tensor = apply(Fmod, x, y)
     return found
-
-
-# --- powers
-
-
-class PowScalar(Op):
-    """x ** exponent for a number."""
-
-    name = "pow"
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, *, exponent: Any) -> Any:
-        ctx.save_inputs(0)
-        ctx.exponent = exponent
-        if exponent == 2:
-            return np.multiply(x, x)
-        if x.dtype.kind in "iub":
-            if exponent < 0:
-                raise RuntimeError("pow: Integers to negative integer powers are not allowed. Use a floating point tensor.")
-            return np.power(x, np.asarray(exponent).astype(x.dtype))
-        if exponent == 0.5:
-            return np.sqrt(x)
-        if exponent == 3:
-            return x * x * x
-        if exponent == -1:
-            return 1 / x
-        return np.power(x, np.asarray(exponent).astype(x.dtype))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        (x,) = ctx.saved
-        exponent = ctx.exponent
-        if exponent == 0:
-            return grad * 0
-        scale = x if exponent == 2 else pow(x, exponent - 1)
-        return grad * conj(scale * exponent)
-
-
-class Pow(Binary):
-    """x ** y."""
-
-    name = "pow"
-    ufunc = np.power
-
-    @classmethod
-    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
-        ctx.save_inputs(0, 1)
-        ctx.save_outputs(0)
-        if x.dtype.kind == "b":  # computed as bytes, which power has
-            return cls.compute(x.astype(np.uint8), y.astype(np.uint8)).astype(bool)
-        if y.dtype.kind == "i" and (y < 0).any():
-            raise RuntimeError("pow: Integers to negative integer powers are not allowed. Use floating point tensors.")
-        return cls.compute(x, y)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        x, y, result = ctx.saved
-        gx = gy = None
-        if ctx.needs_input_grad[0]:
-            gx = grad * conj((y * pow(x, y - 1)).masked_fill(y == 0, 0))
-        if ctx.needs_input_grad[1]:
-            vanishes = (x == 0) & (y >= 0) if not x.is_complex() else x == 0
-            gy = grad * conj((result * x.log()).masked_fill(vanishes, 0))
-        return gx, gy
-
-
-def pow(input: Any, exponent: Any) -> Tensor:
-    """input ** exponent; each may be a number."""
-    if is_number(exponent) and isinstance(input, Tensor):
-        exponent = as_number(exponent)
-        x = cast(input, result_type(input, exponent))
-        exponent = int(exponent) if isinstance(exponent, bool) else exponent
-        found: Tensor = apply(PowScalar, x, exponent=exponent)
-        return found
-    x, y = operands("pow", input, exponent)
-    found = apply(Pow, x, y)
-    return found
-
-
-# --- extremes
-
-
-class _Extreme(Binary):
-    """Base of maximum and minimum; equal elements share the gradient."""
-
-    @classmethod
-    def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
-        ctx.save_inputs(0, 1)
-        return cls.compute(x, y)
-
-    @classmethod
-    def first_wins(cls, x: Tensor, y: Tensor) -> Tensor:
-        """Where the result is x's element."""
-        raise NotImplementedError
-
-    @classmethod
-    def backward(cls, ctx: Any, grad: Tensor) -> Any:
-        x, y = ctx.saved
-        shared = grad.masked_fill(x != y, 0) / 2
-        wins, loses = cls.first_wins(x, y), cls.first_wins(y, x)
-        return shared + grad.masked_fill(~wins, 0), shared + grad.masked_fill(~loses, 0)
-
-
-class Maximum(_Extreme):
-    """The larger of two elements; nan where either is nan."""
-
-    name = "maximum"
-    ufunc = np.maximum
-
-    @classmethod
-    def first_wins(cls, x: Tensor, y: Tensor) -> Tensor:
-        return x > y
-
-
-class Minimum(_Extreme):
-    """The smaller of two elements; nan where either is nan."""
-
-    name = "minimum"
-    ufunc = np.minimum
-
-    @classmethod
-    def first_wins(cls, x: Tensor, y: Tensor) -> Tensor:
-        return x < y
-
-
-class Fmax(_Extreme):
-    """The larger of two elements; the other one where one is nan."""
-
-    name = "fmax"
-    ufunc = np.fmax
-
-    @classmethod
-    def backward(cls, ctx: Any, grad: Tensor) -> Any:
-        x, y = ctx.saved
-        first = (x >= y) | y.isnan()
-        return grad.masked_fill(~first, 0), grad.masked_fill(first, 0)
-
-
-class Fmin(_Extreme):
-    """The smaller of two elements; the other one where one is nan."""
-
-    name = "fmin"
-    ufunc = np.fmin
-
-    @classmethod
-    def backward(cls, ctx: Any, grad: Tensor) -> Any:
-        x, y = ctx.saved
-        first = (x <= y) | y.isnan()
-        return grad.masked_fill(~first, 0), grad.masked_fill(first, 0)
-
-
-def _real_pair(op: type[Binary], x: Any, y: Any) -> Tensor:
-    a, b = operands(op.name, x, y)
-    if a.dtype.kind == COMPLEX:
-        raise RuntimeError(f"{op.name}: not implemented for complex tensors, which have no order.")
-    found: Tensor = apply(op, a, b)
-    return found
-
-
-def maximum(input: Tensor, other: Tensor) -> Tensor:
-    """The elementwise larger; nan where either is nan."""
-    return _real_pair(Maximum, input, other)
-
-
-def minimum(input: Tensor, other: Tensor) -> Tensor:
-    """The elementwise smaller; nan where either is nan."""
-    return _real_pair(Minimum, input, other)
-
-
-def fmax(input: Tensor, other: Tensor) -> Tensor:
-    """The elementwise larger; a nan loses against a number."""
-    return _real_pair(Fmax, input, other)
-
-
-def fmin(input: Tensor, other: Tensor) -> Tensor:
-    """The elementwise smaller; a nan loses against a number."""
-    return _real_pair(Fmin, input, other)
 
 
 # --- in place

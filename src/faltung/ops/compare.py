@@ -11,7 +11,7 @@ from faltung.autograd.graph import Op
 from faltung.dtypes import COMPLEX, FLOATING
 from faltung.ops.apply import apply
 from faltung.ops.arithmetic import Binary
-from faltung.ops.promotion import is_number, operands
+from faltung.ops.promotion import is_number, operands, require_tensor, tensor_pair
 from faltung.tensor import Tensor
 
 
@@ -186,12 +186,20 @@ class Invert(_Test):
 
 
 def _binary(op: type[Op], x: Any, y: Any) -> Tensor:
+    require_tensor(op.name, "input", x)
     a, b = operands(op.name, x, y)
     found: Tensor = apply(op, a, b)
     return found
 
 
+def _logical(op: type[Op], x: Any, y: Any) -> Tensor:
+    a, b = tensor_pair(op.name, x, y)
+    found: Tensor = apply(op, a, b)
+    return found
+
+
 def _ordered(op: type[Op], x: Any, y: Any) -> Tensor:
+    require_tensor(op.name, "input", x)
     a, b = operands(op.name, x, y)
     if a.dtype.kind == COMPLEX:
         raise RuntimeError(f'{op.name}: "{op.name}" not implemented for complex tensors, which have no order.')
@@ -241,17 +249,17 @@ def ge(input: Any, other: Any) -> Tensor:
 
 def logical_and(input: Any, other: Any) -> Tensor:
     """Both true (not zero)."""
-    return _binary(LogicalAnd, input, other)
+    return _logical(LogicalAnd, input, other)
 
 
 def logical_or(input: Any, other: Any) -> Tensor:
     """Either true (not zero)."""
-    return _binary(LogicalOr, input, other)
+    return _logical(LogicalOr, input, other)
 
 
 def logical_xor(input: Any, other: Any) -> Tensor:
     """Exactly one true (not zero)."""
-    return _binary(LogicalXor, input, other)
+    return _logical(LogicalXor, input, other)
 
 
 def logical_not(input: Tensor) -> Tensor:
@@ -340,7 +348,7 @@ def signbit(input: Tensor) -> Tensor:
     if input.dtype.kind in (dtypes.BOOL, COMPLEX):
         if input.dtype.kind == COMPLEX:
             raise RuntimeError("signbit: is not implemented for complex tensors.")
-        return logical_and(input, False)
+        return ne(input, input)
     if input.dtype.kind == dtypes.INTEGER:
         return lt(input, 0)
     found: Tensor = apply(SignBit, input)

@@ -10,7 +10,7 @@ from faltung import dtypes
 from faltung.autograd.graph import Op
 from faltung.dtypes import COMPLEX
 from faltung.ops.apply import apply
-from faltung.ops.arithmetic import maximum, minimum
+from faltung.ops.extremes import maximum, minimum
 from faltung.ops.dims import as_dims, wrap_dim
 from faltung.ops.gather import gather
 from faltung.ops.reduce import check_not_empty, restore_dims
