@@ -350,7 +350,6 @@ def bind() -> None:
         "ipow": "pow_",
         "iand": "bitwise_and_",
         "ior": "bitwise_or_",
-        # fmt: skip
         "ixor": "bitwise_xor_",
         "ilshift": "bitwise_left_shift_",
         "irshift": "bitwise_right_shift_",
