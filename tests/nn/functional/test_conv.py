@@ -7,7 +7,7 @@ import pytest
 
 import faltung
 import faltung.nn.functional as F
-from faltung.autograd import gradcheck, gradgradcheck
+from faltung.autograd.gradcheck import gradcheck, gradgradcheck
 from tests.cases.conv import CASES, ConvCase
 from tests.oracle import conv as oracle
 

@@ -8,7 +8,7 @@ import pytest
 
 import faltung
 import faltung.nn.functional as F
-from faltung.autograd import gradcheck, gradgradcheck
+from faltung.autograd.gradcheck import gradcheck, gradgradcheck
 
 Ints = tuple[int, ...]
 

@@ -263,7 +263,9 @@ def fractional_max_forward(
         shape[1 + d], shape[1 + ndim + d] = output[d], kernel[d]
         index = index * sizes[d] + axis.reshape(shape)
     index = index.reshape(n * c, prod(output), prod(kernel))
-    windows = np.take_along_axis(x.reshape(n * c, 1, prod(sizes)), index.reshape(n * c, 1, -1), axis=2)
+    windows = np.take_along_axis(
+        x.reshape(n * c, 1, prod(sizes)), index.reshape(n * c, 1, prod(output) * prod(kernel)), axis=2
+    )
     windows = windows.reshape(index.shape)
     best = windows.argmax(axis=2)[..., None]  # NaN counts as largest
     y, where = (np.take_along_axis(values, best, axis=2).reshape(n, c, *output) for values in (windows, index))

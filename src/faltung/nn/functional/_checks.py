@@ -123,13 +123,19 @@ def _dtype_hint(first: str, reference: Tensor, name: str, tensor: Tensor) -> str
     return f"Convert one of them: {first}.to({tensor.dtype}), or {name}.to({reference.dtype})."
 
 
-def check_rank(where: str, name: str, tensor: Tensor, layouts: dict[int, str], way_out: str | None = None) -> None:
-    """RuntimeError unless the rank is a key of `layouts`, such as {3: "(C, H, W)", 4: "(N, C, H, W)"}."""
+def check_rank(
+    where: str,
+    name: str,
+    tensor: Tensor,
+    layouts: dict[int, str],
+    way_out: str | None = None,
+    kind: type[Exception] = RuntimeError,
+) -> None:
+    """Raises `kind` unless the rank is a key of `layouts`, such as {3: "(C, H, W)", 4: "(N, C, H, W)"}."""
     if tensor.dim() not in layouts:
         wanted = " or ".join(f"{rank}-d {layout}" for rank, layout in sorted(layouts.items(), reverse=True))
-        raise RuntimeError(
-            message(where, f"{name} must be {wanted}, got {tensor.dim()}-d {shape_text(tensor.shape)}", way_out)
-        )
+        got = f"{name} must be {wanted}, got {tensor.dim()}-d {shape_text(tensor.shape)}"
+        raise kind(message(where, got, way_out))
 
 
 def not_implemented_for(where: str, tensor: Tensor, way_out: str | None = None) -> NotImplementedError:

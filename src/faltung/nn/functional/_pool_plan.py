@@ -84,19 +84,19 @@ def check_ordered(where: str, kind: dtype) -> None:
 
 
 def adaptive_output(where: str, ndim: int, input: Tensor, output_size: Any) -> Shape:
+    """The sizes that an adaptive pooling makes; None keeps one of the input's."""
     checks.check_tensor(where, "input", input)
     unbatched, batched = LAYOUTS[ndim]
-    if ndim > 1 and isinstance(output_size, (list, tuple)) and input.dim() <= len(output_size):
-        got = f"input must be {batched} or {unbatched}, got {shape_text(input.shape)} and output_size={tuple(output_size)}"
-        raise ValueError(message(where, got))
-    check_rank(where, "input", input, {ndim + 1: unbatched, ndim + 2: batched})
-    sizes = input.shape[-ndim:]
-    if isinstance(output_size, (list, tuple)) and ndim > 1:
+    layouts, sizes = {ndim + 1: unbatched, ndim + 2: batched}, input.shape[-ndim:]
+    if ndim > 1 and isinstance(output_size, (list, tuple)):
+        kind = ValueError if input.dim() <= len(output_size) else RuntimeError  # PyTorch's classes
         if len(output_size) != ndim:
             got = f"output_size must be an int or {ndim} of them (None keeps a size), got {tuple(output_size)}"
-            raise RuntimeError(message(where, got))
+            raise kind(message(where, got))
+        check_rank(where, "input", input, layouts, kind=kind)
         output_size = tuple(size if wanted is None else wanted for wanted, size in zip(output_size, sizes, strict=True))
-    elif output_size is None and ndim > 1:
+    check_rank(where, "input", input, layouts)
+    if output_size is None and ndim > 1:
         output_size = tuple(sizes)
     output = as_ints(where, "output_size", output_size, ndim)
     check_at_least(where, "output_size", output, 0)

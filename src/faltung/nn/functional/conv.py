@@ -309,6 +309,9 @@ def _check_channels(where: str, ndim: int, x: Shape, w: Shape, groups: int, chan
 
 
 def _channels_hint(where: str, ndim: int, x: Shape, w: Shape, groups: int, channels: int) -> str | None:
+    plain = "transpose" not in where
+    if plain and groups > 1 and w[1] == x[-ndim - 1] and w[1] % groups == 0:
+        return f"With groups={groups} the weight's second dimension is in_channels/groups, here {w[1] // groups}."
     if x[-1] == channels and len(x) == ndim + 2:
         order = _CHANNELS_LAST_TO_FIRST[ndim]
         return f"Its last dimension is {channels}: if the data is channels last, use x.permute{order}."
@@ -317,12 +320,10 @@ def _channels_hint(where: str, ndim: int, x: Shape, w: Shape, groups: int, chann
         return f"Its last dimension is {channels}: if the data is channels last, use x.permute({order})."
     if len(x) == ndim + 1 and channels == 1:
         return "It is taken as one unbatched image: if it is a batch without channels, use x.unsqueeze(1)."
-    if "transpose" in where:
+    if not plain:
         if w[1] * groups == x[-ndim - 1]:
             return "A transposed convolution's weight is (in_channels, out_channels/groups, *kernel): transpose(0, 1)?"
         return None
-    if groups > 1 and w[1] == x[-ndim - 1] and w[1] % groups == 0:
-        return f"With groups={groups} the weight's second dimension is in_channels/groups, here {w[1] // groups}."
     if w[0] == x[-ndim - 1] and groups == 1:
         return "A weight is (out_channels, in_channels, *kernel): if the two are swapped, use weight.transpose(0, 1)."
     return None
