@@ -10,12 +10,13 @@ In `emit` functions a Python `for` unrolls now; `with e.loop("oh", n) as oh:` ma
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Union
 
 from llvmlite import ir
 
+from faltung.engine.marks import SCHEDULED
 from faltung.engine.target import Target
 
 i1, i8, i32, i64 = ir.IntType(1), ir.IntType(8), ir.IntType(32), ir.IntType(64)
@@ -94,7 +95,7 @@ class Int:
 
 
 class Vec:
-    """A float32 scalar or vector of the kernel, or one of another type that it loaded; numbers beside it are constants."""
+    """A float32 scalar or vector, or one of another type that the kernel loaded; numbers beside it are constants."""
 
     __slots__ = ("e", "value")
 
@@ -360,14 +361,20 @@ class Emitter:
         """One lane as a scalar."""
         return Vec(self, self.ir.extract_element(a.value, ir.Constant(i32, index)))
 
-    def total(self, a: Vec) -> Vec:
-        """Sum of all lanes, halves added pairwise."""
-        count = a.value.type.count
+    def fold(self, a: Vec, combine: Callable[[Vec, Vec], Vec]) -> Vec:
+        """All lanes combined pairwise, halves first."""
+        count = a.lanes
         while count > 1:
             count //= 2
             low, high = list(range(count)), list(range(count, 2 * count))
-            a = self.shuffle(a, a, low) + self.shuffle(a, a, high)
-        return self.lane(a, 0)
+            a = combine(self.shuffle(a, a, low), self.shuffle(a, a, high))
+            if count == 1:
+                return self.lane(a, 0)
+        return a
+
+    def total(self, a: Vec) -> Vec:
+        """Sum of all lanes, halves added pairwise."""
+        return self.fold(a, lambda low, high: low + high)
 
     def stack(self, elements: int, align: int = 64) -> Ptr:
         """A fixed array of float32 on the stack."""
@@ -443,6 +450,10 @@ class Emitter:
         """Ask for a cache line ahead of its use."""
         function = self.declare("llvm.prefetch.p0", ir.VoidType(), [pointer, i32, i32, i32])
         self.ir.call(function, [address.value, ir.Constant(i32, 0), ir.Constant(i32, locality), ir.Constant(i32, 1)])
+
+    def is_scheduled(self) -> None:
+        """Tell the JIT that registers and order are planned here, so that it only combines instructions."""
+        self.module.add_named_metadata(SCHEDULED)
 
     def finish(self) -> str:
         """Close the function; the module's IR."""
