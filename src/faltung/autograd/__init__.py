@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from faltung.autograd import modes
+from faltung.autograd import functional, modes
+from faltung.autograd.function import Function, once_differentiable
+from faltung.autograd.gradcheck import GradcheckError, gradcheck, gradgradcheck
 from faltung.autograd.graph import Node, Op
 from faltung.autograd.interface import backward, grad
 from faltung.autograd.modes import (
@@ -15,15 +17,21 @@ from faltung.autograd.modes import (
 )
 
 __all__ = [
+    "Function",
+    "GradcheckError",
     "Node",
     "Op",
     "backward",
     "enable_grad",
+    "functional",
     "grad",
+    "gradcheck",
+    "gradgradcheck",
     "inference_mode",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "modes",
     "no_grad",
+    "once_differentiable",
     "set_grad_enabled",
 ]

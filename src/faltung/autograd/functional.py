@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import faltung.tensor as tensors  # by module: it is still being imported when this package is
 from faltung.autograd.interface import grad as gradients
 from faltung.autograd.modes import enable_grad
-from faltung.tensor import Tensor
+
+if TYPE_CHECKING:
+    from faltung.tensor import Tensor
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
 
@@ -63,7 +66,7 @@ def jacobian(
         for element in range(out._data.size):
             seed = np.zeros(out._data.size, out._data.dtype)
             seed[element] = 1
-            shaped = Tensor._wrap(seed.reshape(out._data.shape))
+            shaped = tensors.Tensor._wrap(seed.reshape(out._data.shape))
             for column, g in zip(columns, _gradients(out, fresh, shaped, create_graph, strict)):
                 column.append(g)
         rows.append(tuple([_stacked(c, out, x) for c, x in zip(columns, fresh)]))
@@ -81,7 +84,7 @@ def _stacked(column: list[Tensor], out: Tensor, x: Tensor) -> Tensor:
 def _scalar(func: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*inputs: Any) -> Any:
         out = func(*inputs)
-        if not isinstance(out, Tensor) or out._data.size != 1:
+        if not isinstance(out, tensors.Tensor) or out._data.size != 1:
             raise RuntimeError("hessian: The Tensor returned by the function should contain a single element.")
         return out.reshape(())
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import faltung.tensor as tensors  # by module: it is still being imported when this package is
 from faltung.autograd.interface import grad as gradients
 from faltung.autograd.modes import enable_grad
-from faltung.tensor import Tensor
+
+if TYPE_CHECKING:
+    from faltung.tensor import Tensor
 
 __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
 
@@ -80,7 +83,7 @@ def gradgradcheck(
     if grad_outputs is None:
         stream = np.random.default_rng(0)
         grads = tuple(
-            Tensor._wrap(stream.standard_normal(out._data.shape).astype(out._data.dtype)).requires_grad_()
+            tensors.Tensor._wrap(stream.standard_normal(out._data.shape).astype(out._data.dtype)).requires_grad_()
             for out in outputs
         )
     else:
@@ -88,7 +91,7 @@ def gradgradcheck(
 
     def first_gradient(*mixed: Any) -> Any:
         given, weights = mixed[: len(arguments)], mixed[len(arguments) :]
-        wanted = [x for x in given if isinstance(x, Tensor) and x.requires_grad]
+        wanted = [x for x in given if isinstance(x, tensors.Tensor) and x.requires_grad]
         found = gradients(_differentiable(func(*given)), wanted, weights, create_graph=True, allow_unused=True)
         return tuple(g for g in found if g is not None and g.requires_grad)
 
@@ -109,7 +112,7 @@ def _as_tuple(values: Any) -> tuple[Any, ...]:
 
 
 def _differentiable(result: Any) -> tuple[Any, ...]:
-    return tuple(out for out in _as_tuple(result) if isinstance(out, Tensor) and out.requires_grad)
+    return tuple(out for out in _as_tuple(result) if isinstance(out, tensors.Tensor) and out.requires_grad)
 
 
 def _check(
@@ -121,14 +124,16 @@ def _check(
     nondet_tol: float,
     check_grad_dtypes: bool,
 ) -> None:
-    checked = [i for i, x in enumerate(arguments) if isinstance(x, Tensor) and x.requires_grad]
+    checked = [i for i, x in enumerate(arguments) if isinstance(x, tensors.Tensor) and x.requires_grad]
     if not checked:
         raise ValueError(
             "gradcheck: expects at least one input tensor to require gradient, but none of the them have requires_grad=True."
         )
     with enable_grad():
         outputs = _differentiable(func(*arguments))
-    places = [i for i, out in enumerate(_as_tuple(func(*arguments))) if isinstance(out, Tensor) and out.requires_grad]
+    places = [
+        i for i, out in enumerate(_as_tuple(func(*arguments))) if isinstance(out, tensors.Tensor) and out.requires_grad
+    ]
     if not outputs:
         _check_constant(func, arguments, checked, eps, atol)
         return
@@ -157,7 +162,7 @@ def _check_constant(
 ) -> None:
     for i in checked:
         for place, out in enumerate(_as_tuple(func(*arguments))):
-            if isinstance(out, Tensor) and out._data.dtype.kind in "fc":
+            if isinstance(out, tensors.Tensor) and out._data.dtype.kind in "fc":
                 numerical = _numerical(func, arguments, i, place, eps)
                 if np.abs(numerical).max(initial=0) > atol:
                     raise GradcheckError(f"gradcheck: Numerical gradient for function expected to be zero: input {i}.")
@@ -184,7 +189,7 @@ def _analytical(out: Tensor, wanted: list[Tensor]) -> list[Any]:
             seed = np.zeros(out._data.size, out._data.dtype)
             seed[element] = unit
             found = gradients(
-                out, wanted, Tensor._wrap(seed.reshape(out._data.shape)), retain_graph=True, allow_unused=True
+                out, wanted, tensors.Tensor._wrap(seed.reshape(out._data.shape)), retain_graph=True, allow_unused=True
             )
             for which, (g, x) in enumerate(zip(found, wanted)):
                 row = np.zeros(x._data.shape, x._data.dtype) if g is None else g._data
