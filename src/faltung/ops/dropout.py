@@ -16,10 +16,15 @@ from faltung.ops.apply import apply, apply_inplace
 from faltung.tensor import Tensor
 
 
-def _mask(shape: tuple[int, ...], p: float, channels: bool) -> np.ndarray:
+def _mask(x: np.ndarray, p: float, channels: bool) -> np.ndarray:
     """Where to keep, True with probability 1 - p: one draw for each element, or for each channel of (N, C, ...)."""
-    drawn = (*shape[:2], *(1 for _ in shape[2:])) if channels else shape
-    return np.zeros(drawn, dtype=bool) if p == 1 else sampling.bernoulli(drawn, 1 - p)
+    shape = (*x.shape[:2], *(1 for _ in x.shape[2:])) if channels else x.shape
+    keep = np.zeros(shape, dtype=bool) if p == 1 else sampling.bernoulli(shape, 1 - p)
+    if channels or x.flags.c_contiguous:
+        return keep
+    ordered = np.empty_like(x, dtype=bool)  # drawn in logical order, then laid out as x is
+    ordered[...] = keep
+    return ordered
 
 
 class DropoutBackward(Op):
@@ -39,7 +44,7 @@ class Dropout(Op):
 
     @staticmethod
     def forward(ctx: Any, x: np.ndarray, p: float, channels: bool) -> np.ndarray:
-        ctx.keep = _mask(x.shape, p, channels)
+        ctx.keep = _mask(x, p, channels)
         ctx.scale = 0.0 if p == 1 else 1 / (1 - p)
         return engine.call("dropout.forward", x, ctx.keep, ctx.scale)
 
@@ -63,7 +68,7 @@ class AlphaDropout(Op):
     def forward(ctx: Any, x: np.ndarray, p: float, channels: bool) -> np.ndarray:
         saturation = SELU_ALPHA * SELU_SCALE
         a = 1 / math.sqrt((saturation * saturation * p + 1) * (1 - p))
-        keep = _mask(x.shape, p, channels).astype(x.dtype)
+        keep = _mask(x, p, channels).astype(x.dtype)
         ctx.factor = keep * x.dtype.type(a)
         return x * ctx.factor + ((keep - 1) * (saturation * a) + saturation * a * p)
 

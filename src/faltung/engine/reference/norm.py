@@ -58,8 +58,13 @@ def _affine(xhat: Array, weight: Array | None, bias: Array | None) -> Array:
     return xhat if bias is None else xhat + bias
 
 
-def _along_channels(values: Array | None, ndim: int) -> Array | None:
-    return None if values is None else values.reshape((1, -1) + (1,) * (ndim - 2))
+def _along_channels(values: Array, ndim: int) -> Array:
+    return values.reshape((1, -1) + (1,) * (ndim - 2))
+
+
+def _affine_channels(xhat: Array, weight: Array | None, bias: Array | None) -> Array:
+    columns = [None if values is None else _along_channels(values, xhat.ndim) for values in (weight, bias)]
+    return _affine(xhat, *columns)
 
 
 def _sum(x: Array, axes: Axes) -> Array:
@@ -78,7 +83,7 @@ def batch_forward(
     x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
 ) -> tuple[Array, Array, Array]:
     xhat, mean, var = _standardised(x, _but_channels(x.ndim), eps)
-    y = _affine(xhat, _along_channels(weight, x.ndim), _along_channels(bias, x.ndim))
+    y = _affine_channels(xhat, weight, bias)
     return np.maximum(y, 0) if relu else y, mean.reshape(-1), var.reshape(-1)
 
 
@@ -89,8 +94,7 @@ def batch_inference(
     scale = 1 / np.sqrt(var + eps)
     if weight is not None:
         scale = scale * weight
-    y = (x - _along_channels(mean, x.ndim)) * _along_channels(scale, x.ndim)
-    y = y if bias is None else y + _along_channels(bias, x.ndim)
+    y = _affine_channels(x - _along_channels(mean, x.ndim), scale, bias)
     return (np.maximum(y, 0) if relu else y).astype(x.dtype, copy=False)
 
 
@@ -133,7 +137,7 @@ def group_forward(
 ) -> tuple[Array, Array, Array]:
     grouped = _grouped(x, groups)
     xhat, mean, var = _standardised(grouped, tuple(range(2, grouped.ndim)), eps)
-    y = _affine(xhat.reshape(x.shape), _along_channels(weight, x.ndim), _along_channels(bias, x.ndim))
+    y = _affine_channels(xhat.reshape(x.shape), weight, bias)
     return y, mean.reshape(mean.shape[:2]), var.reshape(var.shape[:2])
 
 

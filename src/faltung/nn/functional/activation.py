@@ -331,7 +331,7 @@ def _softmax_arguments(
             f"Implicit dimension choice for {where} has been deprecated. Pass dim=X as an argument (dim={dim} was "
             f"chosen for "
             f"{input.dim()} dimensions).",
-            stacklevel=stacklevel + 1,
+            stacklevel=stacklevel,
         )
     x = input if dtype is None else input.to(dtype)
     if x._data.dtype.kind != "f":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 
-from faltung.nn.functional._checks import check_tensor, message, not_implemented_for, shape_text
+from faltung.nn.functional._checks import as_number, check_tensor, message, not_implemented_for, shape_text
 from faltung.ops import dropout as ops
 from faltung.tensor import Tensor
 
@@ -72,7 +72,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
 
 
 def _check(where: str, input: Tensor, p: float) -> None:
-    if not 0.0 <= p <= 1.0:
+    if not 0.0 <= as_number(where, "p", p) <= 1.0:
         raise ValueError(message(where, f"dropout probability has to be between 0 and 1, but got {p}"))
     check_tensor(where, "input", input)
 

@@ -188,8 +188,8 @@ def binary_cross_entropy_with_logits(
     wide = dtypes.result_type(input, target)
     for extra in extras.values():
         wide = dtypes.promote_types(wide, extra.dtype)
-    cast = [None if t is None else t.to(wide) for t in (input, target, weight, pos_weight)]
-    return ops.binary_cross_entropy_with_logits(*cast, reduction)  # type: ignore[arg-type]
+    weights = [None if t is None else t.to(wide) for t in (weight, pos_weight)]
+    return ops.binary_cross_entropy_with_logits(input.to(wide), target.to(wide), weights[0], weights[1], reduction)
 
 
 def kl_div(
@@ -365,17 +365,16 @@ def gaussian_nll_loss(
     """
     where = "gaussian_nll_loss"
     check_tensors(where, input=input, target=target)
-    if not isinstance(var, Tensor):
-        var = input.new_full(input.shape, as_number(where, "var", var))
-    lowest = var.detach().min().item() if var.numel() else 0
+    spread: Tensor = var if isinstance(var, Tensor) else input.new_full(input.shape, as_number(where, "var", var))
+    lowest = spread.detach().min().item() if spread.numel() else 0
     if lowest < 0:
         raise ValueError(
             message(where, f"var has negative entry/entries, got {lowest:g}", "It is a variance, not its log.")
         )
-    shape, given = input._data.shape, var._data.shape
+    shape, given = input._data.shape, spread._data.shape
     if given != shape:
         if shape[:-1] == given:
-            var = var.unsqueeze(-1)
+            spread = spread.unsqueeze(-1)
         elif not (len(shape) == len(given) and sum(g for s, g in zip(shape, given) if s != g) == 1):
             raise ValueError(
                 message(
@@ -386,7 +385,7 @@ def gaussian_nll_loss(
             )
     reduction = reduction_name(where, reduction)
     # Raised to eps without cutting the gradient of var there.
-    raised = var + (var.detach().clamp(min=eps) - var.detach())
+    raised = spread + (spread.detach().clamp(min=eps) - spread.detach())
     return ops.gaussian_nll_loss(input, target, raised, full, reduction)
 
 

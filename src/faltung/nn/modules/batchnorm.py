@@ -261,7 +261,7 @@ class _InstanceNorm(_NormBase):
         )
         return y.squeeze(0) if unbatched else y
 
-    def _load_from_state_dict(  # type: ignore[override]
+    def _load_from_state_dict(
         self,
         state_dict: dict[str, Any],
         prefix: str,
