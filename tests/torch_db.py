@@ -59,7 +59,7 @@ def convert(value: Any, seen: dict[int, Any] | None = None) -> Any:
         if id(value) not in seen:
             seen[id(value)] = convert_tensor(value)
         return seen[id(value)]
-    if isinstance(value, torch.dtype):
+    if isinstance(value, (torch.dtype, torch.memory_format, torch.layout)):
         return getattr(faltung, str(value).removeprefix("torch."))
     if isinstance(value, torch.device):
         return faltung.device(str(value))

@@ -17,6 +17,7 @@ from faltung.ops import (
     convert,
     creation,
     diagonals,
+    distinct,
     einsum,
     extremes,
     gather,
@@ -28,6 +29,7 @@ from faltung.ops import (
     powers,
     reduce,
     scan,
+    scatter_reduce,
     shape,
     special,
     unary,
@@ -68,12 +70,13 @@ _FUNCTIONS: dict[Any, str] = {
         "argwhere clamp_"
     ),
     gather: (
-        "gather scatter scatter_add scatter_reduce take_along_dim index_select index_add index_copy take | index_fill put"
+        "gather scatter scatter_add take_along_dim index_select index_add index_copy take | index_fill put"
     ),
     order: (
-        "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode searchsorted bucketize "
-        "| unique unique_consecutive bincount"
+        "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode"
     ),
+    scatter_reduce: "scatter_reduce",
+    distinct: "searchsorted bucketize | unique unique_consecutive bincount",
     scan: "cumsum cumprod cummax cummin logcumsumexp diff",
     composed: (
         "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm renorm quantile "

@@ -14,6 +14,7 @@ from faltung.ops import (
     convert,
     creation,
     diagonals,
+    distinct,
     extremes,
     gather,
     index,
@@ -26,6 +27,7 @@ from faltung.ops import (
     random_fill,
     reduce,
     scan,
+    scatter_reduce,
     shape,
     softmax,
     special,
@@ -71,12 +73,13 @@ _SAME: dict[Any, str] = {
         "heaviside tril triu"
     ),
     gather: (
-        "gather scatter scatter_add scatter_reduce take_along_dim index_select index_add index_copy index_fill take put"
+        "gather scatter scatter_add take_along_dim index_select index_add index_copy index_fill take put"
     ),
     order: (
-        "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode unique "
-        "unique_consecutive bincount"
+        "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode"
     ),
+    scatter_reduce: "scatter_reduce",
+    distinct: "unique unique_consecutive bincount",
     scan: "cumsum cumprod cummax cummin logcumsumexp diff",
     composed: (
         "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm dist renorm quantile"
@@ -103,7 +106,8 @@ _INPLACE: dict[Any, str] = {
     ),
     matmul: "addmm addmv addr baddbmm addbmm",
     masks: "clamp_min clamp_max masked_scatter nan_to_num heaviside tril triu",
-    gather: "scatter scatter_add scatter_reduce index_add index_copy index_fill put",
+    gather: "scatter scatter_add index_add index_copy index_fill put",
+    scatter_reduce: "scatter_reduce",
     scan: "cumsum cumprod",
     composed: ("atan2 hypot copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv renorm"),
     special: "erf erfc erfinv lgamma digamma sinc i0 logit",

@@ -200,7 +200,9 @@ class TruncDivide(Binary):
 def refuse_integer_zero(x: Any, y: Any) -> None:
     """RuntimeError for an integer division by zero."""
     if x.dtype.kind in "iub" and y.dtype.kind in "iub" and not np.all(y):
-        raise RuntimeError("ZeroDivisionError: integer division by zero. Divide floating point tensors to get inf or nan.")
+        raise RuntimeError(
+            "ZeroDivisionError: integer division by zero. Divide floating point tensors to get inf or nan."
+        )
 
 
 class Remainder(Binary):

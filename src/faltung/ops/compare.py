@@ -373,9 +373,7 @@ class IsClose(Op):
         return close | (np.isfinite(distance) & (distance <= atol + np.abs(rtol * y)))
 
 
-def isclose(
-    input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False
-) -> Tensor:
+def isclose(input: Tensor, other: Tensor, rtol: float = 1e-05, atol: float = 1e-08, equal_nan: bool = False) -> Tensor:
     """Whether elements agree within atol + rtol * |other|."""
     if input.dtype is not other.dtype:
         raise RuntimeError(f"isclose: {input.dtype.legacy_name} did not match {other.dtype.legacy_name}.")

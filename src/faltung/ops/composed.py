@@ -353,6 +353,8 @@ def dist(input: Tensor, other: Tensor, p: Any = 2) -> Tensor:
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Slices along `dim` scaled down so that their p-norm is at most `maxnorm`."""
+    if input._data.ndim < 2:
+        raise RuntimeError(f"renorm: input needs at least 2 dimensions, got {input._data.ndim} dimensions.")
     at = as_dims("renorm", dim, input._data.ndim)[0]
     others = tuple(d for d in range(input._data.ndim) if d != at)
     sizes = vector_norm(input, p, others, True)

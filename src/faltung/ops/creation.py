@@ -377,8 +377,10 @@ def arange(
 ) -> Tensor:
     """Numbers from `start` up to but without `end`, in steps; int64 where all three are integers."""
     given = [as_number(bound) for bound in bounds]
-    if len(given) == 1:
+    if len(given) == 1 and end is None:
         end = given[0]
+    elif len(given) == 1:
+        start = given[0]
     elif given:
         start, end, *rest = given
         step = rest[0] if rest else step
@@ -395,6 +397,8 @@ def arange(
         )
     integers = all(isinstance(value, int) for value in (start, end, step))
     chosen = dtype or (dtypes.int64 if integers else get_default_dtype())
+    if chosen.kind <= INTEGER and not integers:
+        start, end, step, integers = int(start), int(end), int(step), True
     count = math.ceil((end - start) / step) if not integers else -((start - end) // step)
     numpy_type = to_numpy_dtype(chosen)
     if integers:
@@ -422,6 +426,7 @@ def linspace(
     chosen = dtype or (get_default_dtype().to_complex() if is_complex else get_default_dtype())
     work = np.float64 if not chosen.is_complex else np.complex128
     if chosen.kind == INTEGER:
+        first, last = int(first), int(last)
         step = (last - first) / (steps - 1) if steps > 1 else 0
         index = np.arange(steps)
         half = steps // 2
@@ -447,8 +452,11 @@ def logspace(
     requires_grad: bool = False,
 ) -> Tensor:
     """base ** linspace(start, end, steps)."""
+    chosen = dtype or get_default_dtype()
+    if chosen.kind == INTEGER:
+        start, end = int(as_number(start)), int(as_number(end))
     exponents = linspace(start, end, steps, dtype=dtypes.float64)
-    found = np.power(float(base), exponents._data).astype(to_numpy_dtype(dtype or get_default_dtype()))
+    found = np.power(float(base), exponents._data).astype(to_numpy_dtype(chosen))
     return _finish(found, requires_grad, device)
 
 

@@ -25,13 +25,25 @@ class Diagonal(Op):
     @staticmethod
     def forward(ctx: Any, x: Any, *, offset: int, dim1: int, dim2: int) -> Any:
         ctx.shape, ctx.key = x.shape, (offset, dim1, dim2)
-        found = np.diagonal(x, offset, dim1, dim2)  # NumPy marks it read-only
-        return np.lib.stride_tricks.as_strided(found, writeable=x.flags.writeable)
+        return diagonal_view(x, offset, dim1, dim2)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         offset, dim1, dim2 = ctx.key
         return apply(PutDiagonal, grad, shape=ctx.shape, offset=offset, dim1=dim1, dim2=dim2)
+
+
+def diagonal_view(x: np.ndarray[Any, Any], offset: int, dim1: int, dim2: int) -> np.ndarray[Any, Any]:
+    """A writable diagonal, as the last dimension; NumPy's own is read-only."""
+    rows, columns = x.shape[dim1], x.shape[dim2]
+    length = max(0, min(rows, columns - offset) if offset >= 0 else min(rows + offset, columns))
+    first = [slice(None)] * x.ndim
+    first[dim1], first[dim2] = slice(max(-offset, 0), None), slice(max(offset, 0), None)
+    kept = [dim for dim in range(x.ndim) if dim not in (dim1, dim2)]
+    start = x[tuple(first)]
+    shape = [*(x.shape[dim] for dim in kept), length]
+    strides = [*(x.strides[dim] for dim in kept), x.strides[dim1] + x.strides[dim2]]
+    return np.lib.stride_tricks.as_strided(start, shape, strides, writeable=x.flags.writeable)
 
 
 class PutDiagonal(Op):
@@ -44,7 +56,7 @@ class PutDiagonal(Op):
     def forward(ctx: Any, x: Any, *, shape: Any, offset: int, dim1: int, dim2: int) -> Any:
         ctx.key = (offset, dim1, dim2)
         found = np.zeros(shape, x.dtype)
-        np.lib.stride_tricks.as_strided(np.diagonal(found, offset, dim1, dim2), writeable=True)[...] = x
+        diagonal_view(found, offset, dim1, dim2)[...] = x
         return found
 
     @staticmethod
@@ -119,18 +131,15 @@ def meshgrid(*tensors: Any, indexing: str | None = None) -> tuple[Tensor, ...]:
         raise RuntimeError("meshgrid: Expected 0D or 1D tensor in the tensor list.")
     if indexing not in (None, "ij", "xy"):
         raise RuntimeError(f'meshgrid: indexing must be one of "xy" or "ij", but received: {indexing}.')
-    swapped = indexing == "xy" and len(vectors) > 1
-    if swapped:
-        vectors[0], vectors[1] = vectors[1], vectors[0]
+    vectors = [v.reshape(-1) for v in vectors]
     shape = [v._data.size for v in vectors]
     grids = []
     for place, vector in enumerate(vectors):
         view = [1] * len(shape)
         view[place] = shape[place]
         grids.append(vector.reshape(view).expand(shape))
-    if swapped:
+    if indexing == "xy" and len(grids) > 1:
         grids = [grid.transpose(0, 1) for grid in grids]
-        grids[0], grids[1] = grids[1], grids[0]
     return tuple(grids)
 
 

@@ -28,6 +28,8 @@ def as_dims(where: str, dim: Any, ndim: int, empty_is_all: bool = True) -> tuple
     """Dimensions to reduce: None (all), one, or several distinct ones."""
     if dim is None:
         return tuple(range(ndim))
+    if ndim > 64:
+        raise RuntimeError(f"{where}: only tensors with up to 64 dims are supported, got {ndim}.")
     if not isinstance(dim, tuple | list):
         return (wrap_dim(where, dim, ndim),) if ndim else _zero_dim(where, (dim,))
     if not len(dim) and empty_is_all:

@@ -16,10 +16,11 @@ from faltung.tensor import Tensor
 _wrap = Tensor._wrap
 
 
-def _positions(where: str, index: Any, name: str = "index") -> np.ndarray[Any, Any]:
+def checked_positions(where: str, index: Any, name: str = "index") -> np.ndarray[Any, Any]:
     if not isinstance(index, Tensor):
         raise TypeError(f"{where}: argument '{name}' must be Tensor, not {type(index).__name__}.")
-    if index._data.dtype != np.int64 and index._data.dtype != np.int32:
+    narrow = where == "gather" and index._data.dtype.kind in "iu"
+    if index._data.dtype != np.int64 and index._data.dtype != np.int32 and not narrow:
         error = IndexError if where in ("index_select", "take") else RuntimeError
         raise error(
             f"{where}: Expected dtype int32/int64 for {name}, got {index.dtype}. Convert it with .long() first."
@@ -27,7 +28,7 @@ def _positions(where: str, index: Any, name: str = "index") -> np.ndarray[Any, A
     return index._data
 
 
-def _check_range(where: str, index: np.ndarray[Any, Any], size: int, dim: int, error: type[Exception]) -> None:
+def check_range(where: str, index: np.ndarray[Any, Any], size: int, dim: int, error: type[Exception]) -> None:
     if not index.size:
         return
     low, high = int(index.min()), int(index.max())
@@ -38,7 +39,7 @@ def _check_range(where: str, index: np.ndarray[Any, Any], size: int, dim: int, e
         )
 
 
-def _along(x: Any, index: Any, dim: int) -> tuple[Any, ...]:
+def along(x: Any, index: Any, dim: int) -> tuple[Any, ...]:
     """The NumPy index of `take_along_axis` for an index tensor that may be smaller in the other dimensions."""
     key = list(np.ogrid[tuple(slice(0, size) for size in index.shape)]) if index.ndim else [np.zeros((), np.int64)]
     key[dim] = index
@@ -62,7 +63,7 @@ class Gather(Op):
             return np.broadcast_to(x, index.shape).copy() if index.ndim else x.copy()
         if not index.ndim:
             return x[index].reshape(())
-        return np.asarray(x[_along(x, index, dim)])
+        return np.asarray(x[along(x, index, dim)])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -73,15 +74,15 @@ class Gather(Op):
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
     """out[i][j] = input[index[i][j]][j] for dim 0, and so on: elements at positions along `dim`."""
-    positions = _positions("gather", index)
+    positions = checked_positions("gather", index)
     at = wrap_dim("gather", dim, input._data.ndim)
-    _check_gather_shape("gather", input._data, positions, at)
-    _check_range("gather", positions, input._data.shape[at] if input._data.ndim else 1, at, RuntimeError)
+    check_gather_shape("gather", input._data, positions, at)
+    check_range("gather", positions, input._data.shape[at] if input._data.ndim else 1, at, RuntimeError)
     found: Tensor = apply(Gather, input, index, dim=at)
     return found
 
 
-def _check_gather_shape(where: str, x: Any, index: Any, at: int) -> None:
+def check_gather_shape(where: str, x: Any, index: Any, at: int) -> None:
     if max(x.ndim, 1) != max(index.ndim, 1):
         if not index.size:
             return
@@ -98,12 +99,6 @@ def _check_gather_shape(where: str, x: Any, index: Any, at: int) -> None:
             )
 
 
-_REDUCTIONS: dict[str, Any] = {
-    "sum": np.add, "add": np.add, "prod": np.multiply, "multiply": np.multiply, "amax": np.maximum, "amin": np.minimum,
-    "mean": np.add,
-}  # fmt: skip
-
-
 class Scatter(Op):
     """`source` written (or added) into x at positions along a dimension."""
 
@@ -115,11 +110,11 @@ class Scatter(Op):
         ctx.save_inputs(1)
         ctx.dim, ctx.add, ctx.shape = dim, add, source.shape
         found = x.copy(order="K")
-        target, source, index = _scatter_arrays(found, source, index)
+        target, source, index = scatter_arrays(found, source, index)
         if add:
-            np.add.at(target, _along(target, index, dim), source)
+            np.add.at(target, along(target, index, dim), source)
         else:
-            target[_along(target, index, dim)] = source
+            target[along(target, index, dim)] = source
         return found
 
     @staticmethod
@@ -137,7 +132,7 @@ class Scatter(Op):
         return gx, None, gs
 
 
-def _scatter_arrays(x: Any, source: Any, index: Any) -> tuple[Any, Any, Any]:
+def scatter_arrays(x: Any, source: Any, index: Any) -> tuple[Any, Any, Any]:
     target = x if x.ndim else x.reshape(1)
     index = index if index.ndim else index.reshape(1)
     if source.ndim:
@@ -145,7 +140,7 @@ def _scatter_arrays(x: Any, source: Any, index: Any) -> tuple[Any, Any, Any]:
     return target, source, index
 
 
-def _scatter_source(where: str, input: Tensor, index: Any, src: Any) -> Tensor:
+def scatter_source(where: str, input: Tensor, index: Any, src: Any) -> Tensor:
     if not isinstance(src, Tensor):
         return number(as_number(src), input._data.dtype)
     if src._data.dtype != input._data.dtype:
@@ -170,6 +165,8 @@ def scatter(
     if source is None:
         raise TypeError("scatter: expected src or value.")
     if reduce is not None:
+        from faltung.ops.scatter_reduce import scatter_reduce
+
         if reduce not in ("add", "multiply"):
             raise RuntimeError(f"scatter: reduce argument must be either add or multiply, got {reduce!r}.")
         if not isinstance(source, Tensor):
@@ -184,93 +181,21 @@ def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
 
 
 def _scatter(where: str, input: Tensor, dim: int, index: Tensor, source: Any, add: bool) -> Tensor:
-    positions = _positions(where, index)
+    positions = checked_positions(where, index)
     at = wrap_dim(where, dim, input._data.ndim)
     if not positions.size:
         return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
-    _check_gather_shape(where, input._data, positions, at)
-    values = _scatter_source(where, input, index, source)
-    _check_range(where, positions, input._data.shape[at] if input._data.ndim else 1, at, RuntimeError)
+    check_gather_shape(where, input._data, positions, at)
+    values = scatter_source(where, input, index, source)
+    check_range(where, positions, input._data.shape[at] if input._data.ndim else 1, at, RuntimeError)
     found: Tensor = apply(Scatter, input, index, values, dim=at, add=add)
     return found
 
 
-class ScatterReduce(Op):
-    """`source` combined into x at positions along a dimension by a ufunc; no gradient of its own."""
-
-    name = "scatter_reduce"
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, index: Any, source: Any, *, dim: int, reduce: str, neutral: Any) -> Any:
-        found = x.copy(order="K")
-        target, source, index = _scatter_arrays(found, source, index)
-        key = _along(target, index, dim)
-        if neutral is not None:
-            target[key] = neutral
-        _REDUCTIONS[reduce].at(target, key, source)
-        return found
-
-
-def scatter_reduce(
-    input: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
-) -> Tensor:
-    """`src` combined into `input` at positions along `dim` by 'sum', 'prod', 'mean', 'amax' or 'amin'."""
-    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
-        raise RuntimeError(
-            f"scatter_reduce: reduce argument must be either sum, prod, mean, amax or amin, got {reduce}."
-        )
-    positions = _positions("scatter_reduce", index)
-    at = wrap_dim("scatter_reduce", dim, input._data.ndim)
-    if not positions.size:
-        return input.clone()  # type: ignore[no-any-return]
-    _check_gather_shape("scatter_reduce", input._data, positions, at)
-    source = _scatter_source("scatter_reduce", input, index, src)
-    _check_range("scatter_reduce", positions, input._data.shape[at] if input._data.ndim else 1, at, RuntimeError)
-    cut = source[tuple(slice(0, n) for n in positions.shape)] if source._data.ndim else source
-    start = input if include_self else scatter(input, at, index, _neutral(input, reduce))
-    if reduce == "sum":
-        return scatter_add(start, at, index, cut)
-    if reduce == "mean":
-        ones = cut.detach() * 0 + 1
-        counts = scatter_add(start.detach() * 0 + (1 if include_self else 0), at, index, ones)
-        if not include_self:
-            counts = counts.masked_fill(counts == 0, 1)
-        total = scatter_add(start, at, index, cut)
-        return total.div(counts) if input.is_floating_point() else total.div(counts, rounding_mode="floor")
-    found: Tensor = apply(ScatterReduce, start.detach(), index, cut.detach(), dim=at, reduce=reduce, neutral=None)
-    if not (input.requires_grad or src.requires_grad):
-        return found
-    return _with_history(found, start, cut, index, at, reduce)
-
-
-def _neutral(input: Tensor, reduce: str) -> Any:
-    if reduce in ("sum", "mean"):
-        return 0
-    if reduce == "prod":
-        return 1
-    if input._data.dtype.kind == "f":
-        return -np.inf if reduce == "amax" else np.inf
-    limits = np.iinfo(input._data.dtype)
-    return int(limits.min) if reduce == "amax" else int(limits.max)
-
-
-def _with_history(result: Tensor, start: Tensor, source: Tensor, index: Tensor, dim: int, reduce: str) -> Tensor:
-    """The result written as sums of its contributions, so that gradients flow: ties share, products divide."""
-    gathered = gather(result, dim, index)
-    if reduce == "prod":
-        log_free = scatter_add(start * 0, dim, index, source / source.detach() - 1) + start / start.detach()
-        return result * log_free
-    from_start = (start == result).to(result.dtype)
-    from_source = (source == gathered).to(result.dtype)
-    count = scatter_add(from_start, dim, index, from_source)
-    weighted = scatter_add(start * from_start / count, dim, index, source * from_source / gather(count, dim, index))
-    return weighted
-
-
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """Elements at positions along `dim`; the other dimensions broadcast."""
+    """Elements at positions along `dim` (negative ones count from the end); the other dimensions broadcast."""
     if dim is None:
-        return gather(input.reshape(-1), 0, indices.reshape(-1))
+        return take_along_dim(input.reshape(-1), indices.reshape(-1), 0)
     at = wrap_dim("take_along_dim", dim, input._data.ndim)
     if input._data.ndim != indices._data.ndim:
         raise RuntimeError(
@@ -283,6 +208,9 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     for d in range(len(a)):
         if d != at:
             a[d] = b[d] = max(a[d], b[d]) if 1 in (a[d], b[d]) else a[d]
+    positions = indices._data
+    if positions.size and positions.min() < 0:
+        indices = indices.where(indices >= 0, indices + (a[at] if a else 1))
     return gather(input.expand(a), at, indices.expand(b))
 
 
@@ -311,11 +239,11 @@ class IndexSelect(Op):
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """Slices at positions along `dim`, in the order of `index`."""
-    positions = _positions("index_select", index)
+    positions = checked_positions("index_select", index)
     at = wrap_dim("index_select", dim, input._data.ndim)
     if positions.ndim > 1:
         raise IndexError(f"index_select: Index is supposed to be a vector, but got dim: {positions.ndim}.")
-    _check_range("index_select", positions, input._data.shape[at] if input._data.ndim else 1, at, IndexError)
+    check_range("index_select", positions, input._data.shape[at] if input._data.ndim else 1, at, IndexError)
     found: Tensor = apply(IndexSelect, input, index, dim=at)
     return found
 
@@ -354,7 +282,7 @@ class IndexAdd(Op):
 
 
 def _check_slices(where: str, input: Tensor, at: int, index: Tensor, source: Tensor) -> None:
-    positions = _positions(where, index)
+    positions = checked_positions(where, index)
     if positions.ndim > 1:
         raise IndexError(f"{where}: Index is supposed to be a vector, but got dim: {positions.ndim}.")
     if source._data.dtype != input._data.dtype:
@@ -370,7 +298,7 @@ def _check_slices(where: str, input: Tensor, at: int, index: Tensor, source: Ten
             f"{where}: expected source of shape {expected} (that of self, with {positions.size} positions along dimension {at}), "
             f"got {list(source.shape)}."
         )
-    _check_range(where, positions, input._data.shape[at] if input._data.ndim else 1, at, IndexError)
+    check_range(where, positions, input._data.shape[at] if input._data.ndim else 1, at, IndexError)
 
 
 def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: Any = 1) -> Tensor:
@@ -408,13 +336,16 @@ class IndexFill(Op):
     def backward(ctx: Any, grad: Tensor) -> Any:
         (index,) = ctx.saved
         gx = index_fill(grad, ctx.dim, index, 0) if ctx.needs_input_grad[0] else None
-        gv = apply(IndexSelect, grad, index, dim=ctx.dim).sum() if ctx.needs_input_grad[2] else None
+        gv = None
+        if ctx.needs_input_grad[2]:
+            distinct = _wrap(np.unique(index._data))
+            gv = apply(IndexSelect, grad, distinct, dim=ctx.dim).sum()
         return gx, None, gv
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     """`input` with slices at positions along `dim` set to `value`."""
-    positions = _positions("index_fill", index)
+    positions = checked_positions("index_fill", index)
     at = wrap_dim("index_fill", dim, input._data.ndim)
     size = input._data.shape[at] if input._data.ndim else 1
     if positions.size and (positions.min() < -size or positions.max() >= size):
@@ -430,7 +361,7 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
 
 def take(input: Tensor, index: Tensor) -> Tensor:
     """Elements at positions in the flattened input."""
-    positions = _positions("take", index)
+    positions = checked_positions("take", index)
     size = input._data.size
     if positions.size and (positions.min() < -size or positions.max() >= size):
         raise IndexError(f"take: index out of range: the input has {size} elements.")
@@ -441,7 +372,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     """`input` with `source` written (or added) at positions of the flattened input."""
-    _positions("put", index)
+    checked_positions("put", index)
     if source._data.dtype != input._data.dtype:
         raise RuntimeError(
             f"put: self and source expected to have the same dtype, but got {input.dtype} and {source.dtype}."

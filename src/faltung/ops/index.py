@@ -130,7 +130,7 @@ def add_rows(target: Any, rows: Any, values: Any) -> None:
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
     starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-    target[ordered[starts]] += np.add.reduceat(values[order], starts, axis=0)
+    target[ordered[starts]] += np.add.reduceat(values[order], starts, axis=0, dtype=target.dtype)
 
 
 class IndexPut(Op):

@@ -63,6 +63,8 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     if not data.ndim:
         raise RuntimeError("narrow: cannot be applied to a 0-dim tensor.")
     at = wrap_dim("narrow", dim, data.ndim)
+    if isinstance(start, Tensor) and (start._data.ndim or start._data.dtype.kind not in "iu"):
+        raise RuntimeError("narrow: start must be an 0-dim integral Tensor.")
     first = int(start)
     size = data.shape[at]
     if not -size <= first <= size:
@@ -166,20 +168,27 @@ def stack(tensors: Any, dim: int = 0) -> Tensor:
     return cat([unsqueeze(part, at) for part in parts], at)
 
 
+def _some(where: str, tensors: Any) -> list[Tensor]:
+    parts = list(tensors)
+    if not parts:
+        raise RuntimeError(f"{where}: expects a non-empty TensorList.")
+    return parts
+
+
 def hstack(tensors: Any) -> Tensor:
     """Joined along columns: dimension 1, or 0 for vectors."""
-    parts = list(atleast_1d(tensors))
+    parts = list(atleast_1d(_some("hstack", tensors)))
     return cat(parts, 0 if parts[0]._data.ndim == 1 else 1)
 
 
 def vstack(tensors: Any) -> Tensor:
     """Joined along rows; vectors become rows."""
-    return cat(atleast_2d(tensors), 0)
+    return cat(atleast_2d(_some("vstack", tensors)), 0)
 
 
 def dstack(tensors: Any) -> Tensor:
     """Joined along the third dimension."""
-    return cat(atleast_3d(tensors), 2)
+    return cat(atleast_3d(_some("dstack", tensors)), 2)
 
 
 def column_stack(tensors: Any) -> Tensor:
@@ -314,7 +323,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     """All slices along `dim`, without that dimension."""
     data = input._data
     if not data.ndim:
-        raise RuntimeError("unbind: Dimension specified as 0 but tensor has no dimensions.")
+        raise IndexError(f"unbind: Dimension specified as {dim} but tensor has no dimensions.")
     at = wrap_dim("unbind", dim, data.ndim)
     return tuple([apply(Select, input, dim=at, index=i) for i in range(data.shape[at])])
 
@@ -424,20 +433,24 @@ class Flip(Op):
         return found
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *axes: Any, dims: Any = None) -> Tensor:
     """Reversed along the given dimensions."""
-    chosen = as_dims("flip", as_ints("flip", dims), input._data.ndim, empty_is_all=False)
+    chosen = as_dims("flip", as_ints("flip", axes if dims is None else (dims,)), input._data.ndim, empty_is_all=False)
     found: Tensor = apply(Flip, input, dims=chosen)
     return found
 
 
 def fliplr(input: Tensor) -> Tensor:
     """Reversed along dimension 1."""
+    if input._data.ndim < 2:
+        raise RuntimeError(f"fliplr: Input must be >= 2-d, got {input._data.ndim}-d.")
     return flip(input, 1)
 
 
 def flipud(input: Tensor) -> Tensor:
     """Reversed along dimension 0."""
+    if input._data.ndim < 1:
+        raise RuntimeError("flipud: Input must be >= 1-d, got a 0-d tensor.")
     return flip(input, 0)
 
 
@@ -468,8 +481,10 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     along = as_ints("roll", (dims,))
     if len(along) != len(amounts):
         raise RuntimeError(f"roll: shifts and dimensions must align. shifts: {len(amounts)}, dims: {len(along)}.")
-    chosen = tuple([wrap_dim("roll", dim, input._data.ndim) for dim in along])
     if not input._data.ndim:
+        raise IndexError(f"roll: Dimension specified as {along[0]} but tensor has no dimensions.")
+    chosen = tuple([wrap_dim("roll", dim, input._data.ndim) for dim in along])
+    if not input._data.size:
         return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
     found: Tensor = apply(Roll, input, shifts=amounts, dims=chosen)
     return found
@@ -477,6 +492,14 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
 
 def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Turned by k quarter turns in the plane of two dimensions."""
+    if len(dims) != 2 or input._data.ndim < 2:
+        raise RuntimeError(
+            f"rot90: expected total rotation dims == 2 and a tensor of at least 2 dimensions, got dims {tuple(dims)} and "
+            f"{input._data.ndim} dimensions."
+        )
+    for dim in dims:
+        if not -input._data.ndim <= dim < input._data.ndim:
+            raise RuntimeError(f"rot90: Rotation dim out of range, dim = {dim}.")
     first, second = [wrap_dim("rot90", dim, input._data.ndim) for dim in dims]
     if first == second:
         raise RuntimeError(f"rot90: expected two different dims, got {tuple(dims)}.")

@@ -177,8 +177,12 @@ def _scaled_sum(where: str, input: Tensor, product: Tensor, beta: Any, alpha: An
             f"{where}: self must have the same dtype as the product, got {input.dtype} and {product.dtype}."
         )
     if product._data.dtype.kind in "iub" and (isinstance(beta, float) or isinstance(alpha, float)):
-        name = "beta" if isinstance(beta, float) else "alpha"
-        raise RuntimeError(f"{where}: For integral input tensors, argument {name} must not be a floating point number.")
+        if where == "addmm":
+            name = "beta" if isinstance(beta, float) else "alpha"
+            raise RuntimeError(
+                f"{where}: For integral input tensors, argument {name} must not be a floating point number."
+            )
+        beta, alpha = int(beta), int(alpha)
     added = input.expand(shape)
     if alpha != 1:
         product = product * alpha
@@ -203,6 +207,8 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
     """beta * input + alpha * outer(vec1, vec2)."""
     common = result_type(input, vec1, vec2)
     product = outer(cast(vec1, common), cast(vec2, common))
+    if product._data.dtype.kind == "b":
+        beta, alpha = bool(beta), bool(alpha)
     return _scaled_sum("addr", cast(input, common), product, beta, alpha)
 
 
@@ -226,6 +232,11 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         left, right = [[d] if isinstance(d, int) else [int(i) for i in d] for d in dims]
     left = [d % a._data.ndim for d in left]
     right = [d % b._data.ndim for d in right]
+    for i, j in zip(left, right):  # a size of 1 counts for any: the other side is summed
+        if a._data.shape[i] == 1 != b._data.shape[j]:
+            b = b.sum(j, keepdim=True)
+        elif b._data.shape[j] == 1 != a._data.shape[i]:
+            a = a.sum(i, keepdim=True)
     if [a._data.shape[d] for d in left] != [b._data.shape[d] for d in right]:
         raise RuntimeError(
             f"tensordot: contracted dimensions need to match, got sizes {[a._data.shape[d] for d in left]} and "

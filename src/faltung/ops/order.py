@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from faltung import dtypes
 from faltung.autograd.graph import Op
 from faltung.dtypes import COMPLEX
 from faltung.ops.apply import apply
@@ -111,7 +110,7 @@ class ArgExtreme(Op):
 def _arg_extreme(where: str, input: Tensor, dim: Any, keepdim: bool, largest: bool) -> Tensor:
     _refuse_complex(where, input)
     if input._data.dtype.kind == "b" and where in ("argmax", "argmin"):
-        raise RuntimeError(f'{where}: "{where}_cpu" not implemented for \'Bool\'. Convert the mask with .int() first.')
+        raise RuntimeError(f"{where}: \"{where}_cpu\" not implemented for 'Bool'. Convert the mask with .int() first.")
     at = None if dim is None else wrap_dim(where, dim, input._data.ndim)
     check_not_empty(where, input, dim)
     found: Tensor = apply(ArgExtreme, input, dim=at, keepdim=keepdim, largest=largest)
@@ -284,94 +283,3 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
         positions[row] = np.flatnonzero(line == best)[-1]
     shaped = _wrap(np.expand_dims(positions.reshape(rows.shape[:-1]), at))
     return mode_type(_at(input, shaped, at, keepdim), shaped if keepdim else shaped.squeeze(at))
-
-
-# --- distinct elements
-
-
-def unique(
-    input: Tensor,
-    sorted: bool = True,
-    return_inverse: bool = False,
-    return_counts: bool = False,
-    dim: int | None = None,
-) -> Any:
-    """Distinct elements (or slices along `dim`) in ascending order, with their positions and counts where asked."""
-    found = np.unique(input._data, return_inverse=True, return_counts=True, axis=dim, equal_nan=False)
-    values, inverse, counts = found
-    inverse = inverse.reshape(input._data.shape if dim is None else -1)
-    parts = [_wrap(np.ascontiguousarray(values))]
-    if return_inverse:
-        parts.append(_wrap(inverse.astype(np.int64)))
-    if return_counts:
-        parts.append(_wrap(counts.astype(np.int64)))
-    return tuple(parts) if len(parts) > 1 else parts[0]
-
-
-def unique_consecutive(
-    input: Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
-) -> Any:
-    """Elements (or slices along `dim`) that differ from the one before."""
-    data = input._data.reshape(-1) if dim is None else np.moveaxis(input._data, dim, 0)
-    differs = data[1:] != data[:-1]
-    if differs.ndim > 1:
-        differs = differs.reshape(differs.shape[0], -1).any(axis=1)
-    starts = np.flatnonzero(np.concatenate(([True] if len(data) else [], differs)).astype(bool))
-    values = data[starts] if dim is None else np.moveaxis(data[starts], 0, dim)
-    parts = [_wrap(np.ascontiguousarray(values))]
-    if return_inverse:
-        inverse = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(data))))
-        parts.append(_wrap(inverse.reshape(input._data.shape) if dim is None else inverse))
-    if return_counts:
-        parts.append(_wrap(np.diff(np.append(starts, len(data)))))
-    return tuple(parts) if len(parts) > 1 else parts[0]
-
-
-class BinCount(Op):
-    """How often each number occurs."""
-
-    name = "bincount"
-
-    @staticmethod
-    def forward(ctx: Any, x: Any, weights: Any, *, minlength: int) -> Any:
-        found = np.bincount(x, weights, minlength)
-        return found if weights is None or weights.dtype != np.float32 else found.astype(np.float32)
-
-
-def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """How often each number from 0 up occurs, or the sums of `weights`."""
-    if input._data.ndim != 1 or input._data.dtype.kind not in "iu" or (input._data.size and input._data.min() < 0):
-        raise RuntimeError("bincount: only supports 1-d non-negative integral inputs.")
-    found: Tensor = apply(BinCount, input, weights, minlength=minlength)
-    return found
-
-
-class SearchSorted(Op):
-    """Positions at which elements would be inserted into sorted sequences."""
-
-    name = "searchsorted"
-
-    @staticmethod
-    def forward(ctx: Any, boundaries: Any, values: Any, *, right: bool) -> Any:
-        side = "right" if right else "left"
-        if boundaries.ndim == 1:
-            return np.asarray(np.searchsorted(boundaries, values, side=side)).astype(np.int64)  # type: ignore[call-overload]
-        rows = boundaries.reshape(-1, boundaries.shape[-1])
-        wanted = values.reshape(rows.shape[0], -1)
-        found = [np.searchsorted(row, value, side=side) for row, value in zip(rows, wanted)]  # type: ignore[call-overload]
-        return np.stack(found).reshape(values.shape).astype(np.int64)
-
-
-def searchsorted(
-    sorted_sequence: Tensor, input: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None
-) -> Tensor:
-    """Positions at which `input` would be inserted to keep the last dimension of `sorted_sequence` sorted."""
-    values = input if isinstance(input, Tensor) else _wrap(np.asarray(input))
-    found: Tensor = apply(SearchSorted, sorted_sequence, values, right=right or side == "right")
-    return found.to(dtypes.int32) if out_int32 else found
-
-
-def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
-    """The buckets, between sorted `boundaries`, that elements fall into."""
-    return searchsorted(boundaries, input, out_int32=out_int32, right=right)
-

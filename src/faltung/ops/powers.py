@@ -27,7 +27,9 @@ class PowScalar(Op):
             return np.multiply(x, x)
         if x.dtype.kind in "iub":
             if exponent < 0:
-                raise RuntimeError("pow: Integers to negative integer powers are not allowed. Use a floating point tensor.")
+                raise RuntimeError(
+                    "pow: Integers to negative integer powers are not allowed. Use a floating point tensor."
+                )
             return np.power(x, np.asarray(exponent).astype(x.dtype))
         if exponent == 0.5:
             return np.sqrt(x)

@@ -106,6 +106,8 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     offset = len(given) - len(shape)
     if offset < 0 or builtins.any(want not in (1, got) for want, got in zip(shape, given[offset:])):
         raise RuntimeError(f"sum_to_size: size {list(shape)} is not expandable to size {list(given)}.")
+    if input._data.dtype.kind == "b":
+        input = cast(input, dtypes.int64)
     dims = [*range(offset), *(offset + i for i, want in enumerate(shape) if want == 1 and given[offset + i] != 1)]
     if dims:
         input = apply(Sum, input, dims=tuple(dims), keepdim=True)

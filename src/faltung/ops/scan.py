@@ -169,12 +169,14 @@ def diff(
     if n < 0:
         raise RuntimeError(f"diff: order must be non-negative but got {n}.")
     at = wrap_dim("diff", dim, input._data.ndim)
+    if n == 0:
+        return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
     parts = [part for part in (prepend, input, append) if part is not None]
     x = cat(parts, at) if len(parts) > 1 else input
     for _ in range(n):
         size = x._data.shape[at]
         if size < 2:
-            return x.narrow(at, 0, 0)  # type: ignore[no-any-return]  # methods are bound at run time
+            return x.narrow(at, 0, 0)  # type: ignore[no-any-return]
         later, earlier = x.narrow(at, 1, size - 1), x.narrow(at, 0, size - 1)
         x = later ^ earlier if x._data.dtype.kind == "b" else later - earlier
-    return x.clone() if n == 0 else x  # type: ignore[no-any-return]
+    return x

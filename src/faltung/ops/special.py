@@ -75,7 +75,7 @@ def inverse_erf(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         tail = np.abs(guess)
         # erf(g) - y from the complement where both are close to 1
         near = (1 - np.abs(safe)) - engine.call("special.erfc", tail)
-        error = np.where(tail > 0.5, np.copysign(near, safe), engine.call("special.erf", guess) - safe)
+        error = np.where(tail > 0.5, np.sign(safe) * near, engine.call("special.erf", guess) - safe)
         slope = 2 / math.sqrt(math.pi) * np.exp(-guess * guess)
         step = error / slope
         guess = guess - step / (1 + guess * step)
@@ -154,7 +154,10 @@ def _polygamma(n: int, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         series *= -sign * -1.0 if n % 2 else -1.0
     found = total + series
     found = np.where(reflected, found - math.pi / np.tan(math.pi * wide), found)
-    at_pole = np.where(wide == 0, np.copysign(np.inf, -wide), np.nan) if n == 0 else np.full_like(wide, np.inf)
+    if n == 0:
+        at_pole = np.where(wide == 0, np.copysign(np.inf, -wide), np.nan)
+    else:
+        at_pole = np.full_like(wide, sign * np.inf)
     return np.where(poles, at_pole, found).astype(x.dtype)
 
 
@@ -183,7 +186,49 @@ class BesselI0(Op):
 
     @staticmethod
     def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_inputs(0)
         return np.asarray(np.i0(x)).reshape(x.shape).astype(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (x,) = ctx.saved
+        return grad * apply(BesselI1, x)
+
+
+class BesselI1(Op):
+    """The modified Bessel function of the first kind, order 1: the derivative of i0."""
+
+    name = "i1"
+
+    @staticmethod
+    def forward(ctx: Any, x: Any) -> Any:
+        ctx.save_inputs(0)
+        ctx.save_outputs(0)
+        return bessel_i1(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        x, result = ctx.saved
+        ratio = (result / x).masked_fill(x == 0, 0.5)
+        return grad * (i0(x) - ratio)
+
+
+def bessel_i1(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Power series up to |x| = 30, then the asymptotic one (Abramowitz and Stegun 9.6.10, 9.7.1)."""
+    wide = np.abs(np.asarray(x, np.float64))
+    half = np.minimum(wide, 30.0) / 2
+    term = half.copy()
+    series = term.copy()
+    for k in range(1, 60):
+        term = term * (half * half) / (k * (k + 1))
+        series += term
+    far = np.maximum(wide, 30.0)
+    factor, tail = np.ones_like(far), np.ones_like(far)
+    for k in range(1, 12):
+        factor = -factor * (4 - (2 * k - 1) ** 2) / (8 * k * far)
+        tail += factor
+    asymptotic = np.exp(far) / np.sqrt(2 * math.pi * far) * tail
+    return np.copysign(np.where(wide <= 30, series, asymptotic), x).astype(x.dtype)
 
 
 def _floating(op: type[Op], input: Tensor, **attributes: Any) -> Tensor:

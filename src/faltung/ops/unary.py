@@ -706,6 +706,16 @@ class MakeComplex(Op):
         return grad.real, grad.imag
 
 
+class RealAngle(Step):
+    """0 for positive numbers, pi for negative ones."""
+
+    name = "angle"
+
+    @staticmethod
+    def ufunc(x: Any, **out: Any) -> Any:  # type: ignore[override]
+        return np.where(np.isnan(x), x, np.where(x < 0, x.dtype.type(math.pi), x.dtype.type(0)))
+
+
 def conjugate(input: Tensor) -> Tensor:
     """The complex conjugate; real tensors as they are."""
     if input._data.dtype.kind != "c":
@@ -747,5 +757,5 @@ def angle(input: Tensor) -> Tensor:
     x = as_float(input)
     if x._data.dtype.kind == "c":
         return x.imag.atan2(x.real)  # type: ignore[no-any-return]
-    negative = (x < 0).to(x.dtype) * math.pi
-    return negative.masked_fill(x.isnan(), math.nan)  # type: ignore[no-any-return]
+    found: Tensor = apply(RealAngle, x)
+    return found
