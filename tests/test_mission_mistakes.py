@@ -24,7 +24,7 @@ class AsWritten(nn.Module):
         self.linear1_weight = nn.Parameter(torch.rand(4 * 4 * 32, 10))
         self.bias3_weight = nn.Parameter(torch.rand(10))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.view(x.size(0), -1)
         out = F.conv2d(x, self.cnn1_weight, self.bias1_weight)
         out = F.relu(out)
@@ -38,7 +38,7 @@ class AsWritten(nn.Module):
 class NotFlattenedFirst(AsWritten):
     """The first line is gone: convolution gets images."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.relu(F.conv2d(x, self.cnn1_weight, self.bias1_weight))
         out = F.max_pool2d(out)
         return out
@@ -47,25 +47,25 @@ class NotFlattenedFirst(AsWritten):
 class PooledBySize(AsWritten):
     """Pooling has its size; the second convolution still takes x."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = F.max_pool2d(F.relu(F.conv2d(x, self.cnn1_weight, self.bias1_weight)), 2)
         out = F.max_pool2d(F.relu(F.conv2d(x, self.cnn2_weight, self.bias2_weight)), 2)
-        return F.linear(x, self.linear1_weight, self.bias3_weight), pooled, out
+        return F.linear(x, self.linear1_weight, self.bias3_weight) + out + pooled
 
 
 class SecondConvolutionTakesOut(AsWritten):
     """The second convolution takes out; linear still takes x."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.max_pool2d(F.relu(F.conv2d(x, self.cnn1_weight, self.bias1_weight)), 2)
         out = F.max_pool2d(F.relu(F.conv2d(out, self.cnn2_weight, self.bias2_weight)), 2)
-        return F.linear(x, self.linear1_weight, self.bias3_weight), out
+        return F.linear(x, self.linear1_weight, self.bias3_weight) + out
 
 
 class LinearTakesOut(AsWritten):
     """Linear takes out, which is not flat."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.max_pool2d(F.relu(F.conv2d(x, self.cnn1_weight, self.bias1_weight)), 2)
         out = F.max_pool2d(F.relu(F.conv2d(out, self.cnn2_weight, self.bias2_weight)), 2)
         return F.linear(out, self.linear1_weight, self.bias3_weight)
@@ -74,7 +74,7 @@ class LinearTakesOut(AsWritten):
 class Flattened(AsWritten):
     """All but the weight's order."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.max_pool2d(F.relu(F.conv2d(x, self.cnn1_weight, self.bias1_weight)), 2)
         out = F.max_pool2d(F.relu(F.conv2d(out, self.cnn2_weight, self.bias2_weight)), 2)
         return F.linear(out.flatten(1), self.linear1_weight, self.bias3_weight)

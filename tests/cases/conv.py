@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 Ints = tuple[int, ...]
 
@@ -41,9 +42,14 @@ class ConvCase:
         return self.weight[1] * self.groups if self.transposed else self.weight[0]
 
     @property
-    def options(self) -> dict[str, object]:
+    def options(self) -> dict[str, Any]:
         """Keyword arguments of the function."""
-        options = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation, "groups": self.groups}
+        options: dict[str, Any] = {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
         if self.transposed:
             options["output_padding"] = self.output_padding
         return options

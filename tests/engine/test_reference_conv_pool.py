@@ -33,7 +33,7 @@ def is_channels_last(x: np.ndarray) -> bool:
 def geometry_of(case: conv_cases.ConvCase) -> ConvGeometry:
     if case.transposed:
         args = (case.stride, case.padding, case.output_padding, case.groups, case.dilation)
-        return ConvGeometry.mirrored(case.input, case.weight, *args)  # type: ignore[arg-type]
+        return ConvGeometry.mirrored(case.input, case.weight, *args)
     return ConvGeometry.of(case.input, case.weight, case.stride, case.padding, case.dilation, case.groups)
 
 
@@ -45,10 +45,10 @@ def test_conv_forward(case: conv_cases.ConvCase, dtype: type) -> None:
     bias = values(rng, (case.out_channels,), dtype) if case.bias and not case.transposed else None
     if case.transposed:
         got = conv.backward_data(geometry_of(case), x, w)
-        expected = conv_oracle.conv_transpose(x, w, None, **case.options)  # type: ignore[arg-type]
+        expected = conv_oracle.conv_transpose(x, w, None, **case.options)
     else:
         got = conv.forward(geometry_of(case), x, w, bias)
-        expected = conv_oracle.conv(x, w, bias, **case.options)  # type: ignore[arg-type]
+        expected = conv_oracle.conv(x, w, bias, **case.options)
     assert got.dtype == dtype
     assert is_channels_last(got)
     assert_close(got, expected)
@@ -123,6 +123,7 @@ def test_max_pool(case: pool_cases.PoolCase) -> None:
     rng, g = np.random.default_rng(5), pool_geometry(case)
     x = rng.integers(-9, 9, case.input).astype(np.float32)  # ties everywhere
     y, places = pool.max_forward(g, x)
+    assert places is not None
     args = (case.kernel, case.stride, case.padding, case.dilation, case.ceil_mode)
     expected, expected_places = pool_oracle.max_pool(x, *args)
     np.testing.assert_array_equal(y, expected)
@@ -143,6 +144,7 @@ def test_max_pool(case: pool_cases.PoolCase) -> None:
 def test_max_pool_lets_nan_win() -> None:
     x = np.array([[[1.0, np.nan, 3.0, -np.inf, -np.inf]]], np.float32)
     y, places = pool.max_forward(PoolGeometry.of((1, 1, 5), 2, 1), x)
+    assert places is not None
     np.testing.assert_array_equal(y[0, 0], [np.nan, np.nan, 3.0, -np.inf])
     np.testing.assert_array_equal(places[0, 0], [1, 1, 2, 3])
     np.testing.assert_array_equal(pool.max_forward(PoolGeometry.of((1, 1, 5), 2, 1), x, with_indices=False)[0], y)

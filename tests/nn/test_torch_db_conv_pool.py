@@ -1,5 +1,7 @@
 """PyTorch's own samples and error inputs for convolution, linear, padding and pooling."""
 
+from typing import Any
+
 import pytest
 
 pytestmark = pytest.mark.torch
@@ -29,20 +31,20 @@ MODULES = [
 
 
 @pytest.fixture(scope="module")
-def db():
+def db() -> Any:
     pytest.importorskip("torch")
     return pytest.importorskip("tests.torch_db")
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "complex128", "int64"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_function_agrees_with_torch(db, name: str, dtype: str) -> None:
+def test_function_agrees_with_torch(db: Any, name: str, dtype: str) -> None:
     for variant in db.variants(name):
         db.check_samples(name, dtype, variant)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_function_raises_as_torch_does(db, name: str) -> None:
+def test_function_raises_as_torch_does(db: Any, name: str) -> None:
     for variant in db.variants(name):
         db.check_errors(name, variant)
 
@@ -50,10 +52,10 @@ def test_function_raises_as_torch_does(db, name: str) -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", MODULES)
-def test_module_agrees_with_torch(db, name: str, dtype: str, training: bool) -> None:
+def test_module_agrees_with_torch(db: Any, name: str, dtype: str, training: bool) -> None:
     assert db.check_module(name, dtype, training) > 0
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_module_raises_as_torch_does(db, name: str) -> None:
+def test_module_raises_as_torch_does(db: Any, name: str) -> None:
     db.check_module_errors(name)

@@ -19,7 +19,7 @@ def zero_frame(padding: str | int | Ints, kernel: Ints, dilation: Ints) -> list[
     if padding == "same":
         wanted = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return [(total // 2, total - total // 2) for total in wanted]
-    return [(p, p) for p in per_dimension(padding, len(kernel))]  # type: ignore[arg-type]
+    return [(p, p) for p in per_dimension(padding, len(kernel))]
 
 
 def conv(

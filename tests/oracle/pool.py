@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,11 @@ def windows(
         yield position, [tuple(a + t * d for a, t, d in zip(starts, tap, dilation, strict=True)) for tap in taps]
 
 
+def _planes(position: Ints) -> tuple[Any, ...]:
+    """Index of one position in all planes."""
+    return (slice(None), slice(None), *position)
+
+
 def _canonical(
     x: np.ndarray, kernel: int | Ints, stride: int | Ints | None, padding: int | Ints
 ) -> tuple[Ints, Ints, Ints]:
@@ -58,11 +64,11 @@ def max_pool(
     y, places = np.zeros(shape), np.zeros(shape, np.int64)
     for position, samples in windows(sizes, k, s, p, d, ceil_mode):
         inside = [c for c in samples if all(0 <= v < size for v, size in zip(c, sizes, strict=True))]
-        values = np.stack([x[(slice(None), slice(None), *c)] for c in inside])  # (samples, N, C)
+        values = np.stack([x[_planes(c)] for c in inside])  # (samples, N, C)
         best = values.argmax(axis=0)
         flat = np.array([np.ravel_multi_index(c, sizes) for c in inside])
-        y[(slice(None), slice(None), *position)] = values.max(axis=0)
-        places[(slice(None), slice(None), *position)] = flat[best]
+        y[_planes(position)] = values.max(axis=0)
+        places[_planes(position)] = flat[best]
     return y, places
 
 
@@ -83,9 +89,9 @@ def avg_pool(
     for position, samples in windows(sizes, k, s, p, ones, ceil_mode):
         inside = [c for c in samples if all(0 <= v < size for v, size in zip(c, sizes, strict=True))]
         framed = [c for c in samples if all(v < size + pad for v, size, pad in zip(c, sizes, p, strict=True))]
-        total = sum(x[(slice(None), slice(None), *c)].astype(np.float64) for c in inside)
+        total = np.sum([x[_planes(c)].astype(np.float64) for c in inside], axis=0)
         count = divisor or len(framed if count_include_pad else inside)
-        y[(slice(None), slice(None), *position)] = total / count
+        y[_planes(position)] = total / count
     return y
 
 
@@ -98,5 +104,5 @@ def adaptive(x: np.ndarray, output: Ints, reduce: str) -> np.ndarray:
             for i, size, count in zip(position, x.shape[2:], output, strict=True)
         )
         samples = x[(slice(None), slice(None), *box)].astype(np.float64)
-        y[(slice(None), slice(None), *position)] = getattr(samples, reduce)(axis=tuple(range(2, x.ndim)))
+        y[_planes(position)] = getattr(samples, reduce)(axis=tuple(range(2, x.ndim)))
     return y

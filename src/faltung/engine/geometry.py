@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 Ints = tuple[int, ...]
 Pairs = tuple[tuple[int, int], ...]
@@ -38,9 +39,8 @@ def _pairs(padding: str | int | tuple[int, ...] | Pairs, kernel: Ints, dilation:
         return ((0, 0),) * ndim
     if isinstance(padding, int):
         return ((padding, padding),) * ndim
-    if len(padding) == 1:
-        padding = tuple(padding) * ndim
-    return tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in padding)  # type: ignore[union-attr]
+    sides: list[Any] = list(padding) * (ndim if len(padding) == 1 else 1)
+    return tuple((p, p) if isinstance(p, int) else (p[0], p[1]) for p in sides)
 
 
 def conv_output_size(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int]) -> int:

@@ -1,13 +1,14 @@
 """Convolutions through nn.functional: values, gradients of any order, layouts, and what bad input gets."""
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 import faltung
 import faltung.nn.functional as F
-from faltung.autograd.gradcheck import gradcheck, gradgradcheck
+from faltung.autograd import gradcheck, gradgradcheck
 from tests.cases.conv import CASES, ConvCase
 from tests.oracle import conv as oracle
 
@@ -21,10 +22,10 @@ def operands(case: ConvCase, dtype: faltung.dtype = faltung.float64, grad: bool 
     return made if case.bias else [*made, None]
 
 
-def expected_of(case: ConvCase, x, w, bias) -> np.ndarray:
+def expected_of(case: ConvCase, *operands: faltung.Tensor | None) -> np.ndarray:
     definition = oracle.conv_transpose if case.transposed else oracle.conv
-    arrays = [None if t is None else t.detach().numpy() for t in (x, w, bias)]
-    return definition(*arrays, **case.options)  # type: ignore[arg-type]
+    arrays = [None if t is None else t.detach().numpy() for t in operands]
+    return definition(*arrays, **case.options)
 
 
 @pytest.mark.parametrize("dtype", [faltung.float32, faltung.float64], ids=str)
@@ -198,7 +199,7 @@ BAD = [  # (id, call, exception, message)
 
 
 @pytest.mark.parametrize(("call", "kind", "pattern"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_bad_input(call, kind: type[Exception], pattern: str) -> None:
+def test_bad_input(call: Callable[[], object], kind: type[Exception], pattern: str) -> None:
     with pytest.raises(kind) as caught:
         call()
     assert type(caught.value) is kind
@@ -206,7 +207,7 @@ def test_bad_input(call, kind: type[Exception], pattern: str) -> None:
 
 
 @pytest.mark.parametrize(("call", "kind"), [row[1:3] for row in BAD], ids=[row[0] for row in BAD])
-def test_bad_input_again(call, kind: type[Exception]) -> None:
+def test_bad_input_again(call: Callable[[], object], kind: type[Exception]) -> None:
     """An error is not remembered as an answer, nor an answer for equal values of another type."""
     with pytest.raises(kind):
         call()

@@ -216,14 +216,14 @@ BAD = [  # (id, call, exception, message)
     ("padding mode", lambda: nn.Conv2d(4, 6, 3, padding_mode="mirror"), ValueError, r"padding_mode='mirror'"),
     ("transposed mode", lambda: nn.ConvTranspose2d(4, 6, 3, padding_mode="reflect"), ValueError, r'Only "zeros"'),
     ("float channels", lambda: nn.Conv2d(4.0, 6, 3), TypeError,
-     r"in_channels must be an int, got 4\.0"),  # type: ignore[arg-type]
-    ("float kernel", lambda: nn.Conv2d(4, 6, 3.0), TypeError, r"kernel_size must be an int"),  # type: ignore[arg-type]
-    ("no kernel", lambda: nn.Conv2d(4, 6), TypeError, r"kernel_size"),  # type: ignore[call-arg]
+     r"in_channels must be an int, got 4\.0"),
+    ("float kernel", lambda: nn.Conv2d(4, 6, 3.0), TypeError, r"kernel_size must be an int"),
+    ("no kernel", lambda: nn.Conv2d(4, 6), TypeError, r"kernel_size"),
     ("negative", lambda: nn.Conv2d(4, 6, -3), RuntimeError, r"-3"),
     ("float features", lambda: nn.Linear(4.0, 6), TypeError,
-     r"in_features must be an int, got 4\.0"),  # type: ignore[arg-type]
+     r"in_features must be an int, got 4\.0"),
     ("bilinear", lambda: nn.Bilinear(0, 2, 2), ValueError, r"in1_features must be > 0, got in1_features=0"),
-    ("no pool size", lambda: nn.MaxPool2d(), TypeError, r"kernel_size"),  # type: ignore[call-arg]
+    ("no pool size", lambda: nn.MaxPool2d(), TypeError, r"kernel_size"),
     ("fractional", lambda: nn.FractionalMaxPool2d(2), ValueError, r"output_size, or an output_ratio"),
     ("fractional both", lambda: nn.FractionalMaxPool2d(2, 3, 0.5), ValueError, r"only one of"),
     ("fractional ratio", lambda: nn.FractionalMaxPool2d(2, None, 1.5), ValueError, r"between 0 and 1.*1\.5"),

@@ -32,6 +32,11 @@ def _taps(geometry: ConvGeometry) -> Iterator[tuple[tuple[int, ...], tuple[slice
         yield tap, layout.tap_slices(tap, geometry.output, geometry.stride, geometry.dilation)
 
 
+def _at(tap: tuple[int, ...]) -> tuple[Any, ...]:
+    """Index of one kernel tap in (G, o, i, *kernel)."""
+    return (slice(None), slice(None), slice(None), *tap)
+
+
 def _slabs(geometry: ConvGeometry) -> Iterator[slice]:
     """Slices of the batch whose largest buffer stays near `_SLAB_ELEMENTS`."""
     image = max(_padded_elements(geometry), prod(geometry.output) * geometry.out_channels, 1)
@@ -81,7 +86,7 @@ def forward(
         shape = (len(padded), *g.output, g.out_channels)
         total = np.zeros(shape, x.dtype)
         for tap, index in _taps(g):
-            panel = panels[(..., *tap)].transpose(0, 2, 1)  # (G, i, o)
+            panel = panels[_at(tap)].transpose(0, 2, 1)  # (G, i, o)
             total += _ungrouped(_product(_grouped(padded[index], g.groups), panel), shape)
         if bias is not None:
             total += bias
@@ -103,7 +108,7 @@ def backward_data(
         grouped = _grouped(grad, g.groups)
         padded = np.zeros((len(grad), *sizes, g.in_channels), gy.dtype)
         for tap, index in _taps(g):
-            panel = panels[(..., *tap)]  # (G, o, i)
+            panel = panels[_at(tap)]  # (G, o, i)
             padded[index] += _ungrouped(_product(grouped, panel), (len(grad), *g.output, g.in_channels))
         layout.to_last(gx)[slab] = padded[layout.interior(g.input, g.padding)]
     return gx

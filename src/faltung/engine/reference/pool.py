@@ -55,7 +55,7 @@ def _isnan(values: np.ndarray) -> np.ndarray:
 
 def _first_indices(geometry: PoolGeometry) -> np.ndarray:
     """(*output): plane index of the first real sample of every window: the answer where all are as low as can be."""
-    total = np.zeros((), np.int64)
+    total: np.ndarray = np.zeros((), np.int64)
     for d in range(geometry.ndim):
         start = np.arange(geometry.output[d]) * geometry.stride[d] - geometry.padding[d][0]
         steps = np.maximum(0, -(start // geometry.dilation[d]))  # kernel taps that fall before the input
@@ -66,7 +66,7 @@ def _first_indices(geometry: PoolGeometry) -> np.ndarray:
 
 def _tap_indices(geometry: PoolGeometry, tap: Ints) -> np.ndarray:
     """(*output): plane index of the sample that `tap` meets (meaningless where it lies in the padding)."""
-    total = np.zeros((), np.int64)
+    total: np.ndarray = np.zeros((), np.int64)
     for d in range(geometry.ndim):
         start = np.arange(geometry.output[d]) * geometry.stride[d] - geometry.padding[d][0]
         total = total[..., None] * geometry.input[d] + start + tap[d] * geometry.dilation[d]
@@ -134,7 +134,7 @@ def _divisors(geometry: PoolGeometry, count_include_pad: bool, divisor: int | No
     if divisor is not None:
         return divisor
     whole = prod(geometry.kernel)
-    total = np.ones((), np.int64)
+    total: np.ndarray = np.ones((), np.int64)
     for d in range(geometry.ndim):
         before, after = geometry.padding[d]
         start = np.arange(geometry.output[d]) * geometry.stride[d] - before
@@ -255,7 +255,7 @@ def fractional_max_forward(
     n, c, *sizes = x.shape
     ndim = len(sizes)
     shifts = samples.reshape(n * c, ndim)
-    index = np.zeros((n * c, *(1,) * (2 * ndim)), np.int64)  # (planes, *output, *kernel)
+    index: np.ndarray = np.zeros((n * c, *(1,) * (2 * ndim)), np.int64)  # (planes, *output, *kernel)
     for d in range(ndim):
         starts = _fractional_starts(shifts[:, d], sizes[d], kernel[d], output[d])
         axis = starts[:, :, None] + np.arange(kernel[d])  # (planes, output, kernel)

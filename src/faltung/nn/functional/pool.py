@@ -27,7 +27,7 @@ from faltung.ops import pool as ops
 from faltung.ops.random import rand
 from faltung.tensor import Tensor
 
-Pooled = Tensor | tuple[Tensor, Tensor]
+Pooled = Any  # a Tensor; with return_indices (values, indices)
 
 
 # --- maximum ----------------------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ class _ConvNd(Module):
     def extra_repr(self) -> str:
         """The arguments that differ from their defaults."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        zeros, ones = (0,) * len(self.kernel_size), (1,) * len(self.kernel_size)
+        zeros, ones = (0,) * len(self.stride), (1,) * len(self.stride)
         for name, default in (("padding", zeros), ("dilation", ones), ("output_padding", zeros), ("groups", 1)):
             if getattr(self, name) != default:
                 text += f", {name}={getattr(self, name)}"
@@ -249,6 +249,8 @@ class Conv3d(_ConvForward):
 
 class _ConvTransposeNd(_ConvNd):
     """Constructor and output size of the three transposed convolutions."""
+
+    padding: tuple[int, ...]
 
     def __init__(
         self,
@@ -358,8 +360,8 @@ class ConvTranspose3d(_ConvTransposeNd):
 class _LazyConv(LazyModuleMixin, _ConvNd):
     """Learns `in_channels` from its first input, then becomes the layer that it stands for."""
 
-    weight: UninitializedParameter  # type: ignore[assignment]
-    bias: UninitializedParameter | None  # type: ignore[assignment]
+    weight: UninitializedParameter
+    bias: UninitializedParameter | None
 
     def _wait_for_input(self, out_channels: int, bias: bool, device: Any, dtype: Any) -> None:
         self.out_channels = as_int(type(self).__name__, "out_channels", out_channels)
@@ -430,37 +432,37 @@ class _LazyConvTranspose(_LazyConv, _ConvTransposeNd):
         self._wait_for_input(out_channels, bias, device, dtype)
 
 
-class LazyConv1d(_LazyConvForward, Conv1d):  # type: ignore[misc]
+class LazyConv1d(_LazyConvForward, Conv1d):
     """`Conv1d` that takes `in_channels` from its first input."""
 
     cls_to_become = Conv1d
 
 
-class LazyConv2d(_LazyConvForward, Conv2d):  # type: ignore[misc]
+class LazyConv2d(_LazyConvForward, Conv2d):
     """`Conv2d` that takes `in_channels` from its first input."""
 
     cls_to_become = Conv2d
 
 
-class LazyConv3d(_LazyConvForward, Conv3d):  # type: ignore[misc]
+class LazyConv3d(_LazyConvForward, Conv3d):
     """`Conv3d` that takes `in_channels` from its first input."""
 
     cls_to_become = Conv3d
 
 
-class LazyConvTranspose1d(_LazyConvTranspose, ConvTranspose1d):  # type: ignore[misc]
+class LazyConvTranspose1d(_LazyConvTranspose, ConvTranspose1d):
     """`ConvTranspose1d` that takes `in_channels` from its first input."""
 
     cls_to_become = ConvTranspose1d
 
 
-class LazyConvTranspose2d(_LazyConvTranspose, ConvTranspose2d):  # type: ignore[misc]
+class LazyConvTranspose2d(_LazyConvTranspose, ConvTranspose2d):
     """`ConvTranspose2d` that takes `in_channels` from its first input."""
 
     cls_to_become = ConvTranspose2d
 
 
-class LazyConvTranspose3d(_LazyConvTranspose, ConvTranspose3d):  # type: ignore[misc]
+class LazyConvTranspose3d(_LazyConvTranspose, ConvTranspose3d):
     """`ConvTranspose3d` that takes `in_channels` from its first input."""
 
     cls_to_become = ConvTranspose3d

@@ -129,8 +129,8 @@ class LazyLinear(LazyModuleMixin, Linear):
     """`Linear` that takes `in_features` from its first input."""
 
     cls_to_become = Linear
-    weight: UninitializedParameter  # type: ignore[assignment]
-    bias: UninitializedParameter | None  # type: ignore[assignment]
+    weight: UninitializedParameter
+    bias: UninitializedParameter | None
 
     def __init__(self, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None) -> None:
         super().__init__(0, 0, False, device, dtype)
