@@ -91,6 +91,7 @@ class _Pixels:
 
 def emit(e: Emitter, s: Schedule) -> None:
     """One chunk of the loop nest above."""
+    e.is_scheduled()
     k = _Chunk(e, s)
     first = k.segment * k.blocks_per_segment
     end = e.smaller(first + k.blocks_per_segment, k.pixel_blocks)

@@ -61,6 +61,7 @@ class Schedule:
 
 def emit(e: Emitter, s: Schedule) -> None:
     """One chunk of the loop nest above."""
+    e.is_scheduled()
     k = _Chunk(e, s)
     if s.packed:
         _pack_rows(k)

@@ -5,18 +5,20 @@
         fetch source rows into the ring, list the taps that meet the source      (group_rows)
         for vector of output channels:
             bring in the row of gy as vectors
-            for (ring offset, weight offset) in list:                            kernel row x B channels
-                acc[c][k] = 0
+            for E entries (ring offset, weight offset) of the list:              kernel rows x B channels
+                acc[entry][c][k] = 0
                 for tile of P positions:
-                    for c in B, for column that the tile reads:                  unrolled
+                    for column that the tile reads, entry, c in B:               unrolled
                         v = source[column][c] of each lane's own group
-                        for (p, k) that column serves:  acc[c][k] += v * gy[p]
+                        for (p, k) that column serves:  acc[entry][c][k] += v * gy[p]
                 partial gradient of the segment += acc
 
-Segments are cut by sizes alone, and their partial gradients are added in order: no sum depends on the number of threads.
+Segments are cut by sizes alone, and their partial gradients are added in order: no sum depends on the number of
+threads.
 Positions behind the last tile are taken one by one: zeros in place of gy would turn an infinity of x into NaN.
 
-Registers: S * B * K accumulators (S sets, so that enough sums run side by side) + P positions of gy + the spread vector.
+Registers: S * B * K accumulators (S sets, so that enough sums run side by side) + P positions of gy + the spread
+vector.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from faltung.engine.kernels.group_weights import collect
 from faltung.engine.target import Target, host
 
 MOST_SEGMENTS = 16
+MOST_POSITIONS = 10
 SUMS_AT_ONCE = 8  # accumulators that keep two FMA units busy at a latency of four cycles
 
 
@@ -55,7 +58,8 @@ class WeightSchedule:
 
     rows: Schedule
     planar_gradient: bool
-    sets: int
+    together: int  # E
+    sets: int  # S, where entries come one by one
 
 
 def refuse_backward_weights(
@@ -128,20 +132,19 @@ def choose(p: Pass, planar: bool, planar_gradient: bool, target: Target) -> Weig
     """Channels, sets and positions that registers hold."""
     lanes = Lanes(target.lanes, p.ins, p.outs)
     taps = largest_divisor(p.kernel[2], 7)
-    room = 14 if target.registers >= 32 else 9
+    room = 15 if target.registers >= 32 else 9
     block = largest_divisor(p.ins, max(1, min(4, room // taps)))
-    sets = max(1, min(SUMS_AT_ONCE // (block * taps), room // (block * taps)))
-    most = 8 if target.registers >= 32 else 4
-    widths = range(1, most + 1)
-    columns = p.result[2]
-    pixels = min(widths, key=lambda w: (columns // w * (w + 1) + columns % w * 3, -w))
-    sets = max(1, min(sets, pixels))
+    entries = p.kernel[0] * p.kernel[1] * (p.kernel[2] // taps) * (p.ins // block)
+    together = max(1, min(4, entries, room // (block * taps)))
+    sets = max(1, min(-(-SUMS_AT_ONCE // (block * taps)), room // (block * taps)))
+    widths = range(1, MOST_POSITIONS + 1)
+    pixels = min(widths, key=lambda w: (p.result[2] // w * (w + 1) + p.result[2] % w * 3, -w))
     rows = Schedule(lanes, planar, pixels, block, taps, p.stride[2], p.dilation[2], False, False)
-    return WeightSchedule(rows, planar_gradient, sets)
+    return WeightSchedule(rows, planar_gradient, together, min(sets, pixels))
 
 
 _CHANGING = (
-    "parts gradient with_bias source scratch source_n source_d source_h source_w source_c "
+    "sums gradient with_bias source scratch source_n source_d source_h source_w source_c "
     "gradient_n gradient_d gradient_h gradient_w gradient_c"
 ).split()
 _SIZED = ["columns_out", "items", "segments", "weight_floats", "part_floats", "gradient_at"]
@@ -161,7 +164,7 @@ def emit(e: Emitter, schedule: WeightSchedule) -> None:
     segment = e.chunk // rows.f.parts
     first_step, last_step = rows.steps(e.chunk % rows.f.parts)
     items, segments, part_floats = e.fields("items segments part_floats")
-    part = e.pointer("parts").at(segment * part_floats)
+    part = e.pointer("sums").at(segment * part_floats)
     sums = Sums(e, schedule, rows, part)
     with e.loop("clear", last_step, start=first_step) as step:
         rows.begin(e.int(0), step.index)
@@ -224,49 +227,74 @@ class Sums:
         fill.row(source, self.gradient_row, e.int(0), self.count, self.count, present)
         with e.when(self.with_bias):
             for sub in range(lanes.subs):
-                total = self.bias.at((block * lanes.subs + sub) * self.size)
-                with e.loop("bias", self.count, carry=[total.load(self.size)]) as at:
-                    value = self.gradient_row.at(at.index * self.pixel_floats + sub * self.size).load(self.size)
-                    at.carry([at.carried[0] + value])
-                total.store(at.result[0])
+                self._add_bias(self.bias.at((block * lanes.subs + sub) * self.size), self.gradient_row.at(sub * self.size))
+
+    def _add_bias(self, total: Ptr, gradient: Ptr) -> None:
+        """The sum of a row of gy, in four interleaved chains."""
+        e, whole = self.e, self.count // 4
+
+        def value(position: Int) -> Vec:
+            return gradient.at(position * self.pixel_floats).load(self.size)
+
+        with e.loop("bias4", whole, carry=[total.load(self.size), e.zero(), e.zero(), e.zero()]) as four:
+            four.carry([chain + value(four.index * 4 + k) for k, chain in enumerate(four.carried)])
+        a, b, c, d = four.result
+        with e.loop("bias", self.count, start=whole * 4, carry=[(a + b) + (c + d)]) as one:
+            one.carry([one.carried[0] + value(one.index)])
+        total.store(one.result[0])
 
     def add_row(self, block: Int, sub: Int, source: Ptr, count: Int) -> None:
         """One row of positions, into every listed tap."""
-        e, s = self.e, self.s
+        e, together = self.e, self.schedule.together
         weights = self.weights.at((block * self.lanes.subs + sub) * self.vector_floats)
         gradient = self.gradient_row.at(sub * self.size)
+        start = e.int(0)
+        if together > 1:
+            start = count // together * together
+            with e.loop("entries", start, step=together) as entries:
+                self._add_entries([entries.index + k for k in range(together)], 1, source, weights, gradient)
+        with e.loop("entry", count, start=start) as entry:
+            self._add_entries([entry.index], self.schedule.sets, source, weights, gradient)
+
+    def _add_entries(self, entries: list[Int], sets: int, source: Ptr, weights: Ptr, gradient: Ptr) -> None:
+        e, s = self.e, self.s
+        places = [self.rows.entry(entry) for entry in entries]
+        here = [source.at(place) for place, _ in places]
         tiles = self.count // s.pixels
-        with e.loop("entry", count) as entry:
-            place, tap_place = self.rows.entry(entry.index)
-            here, totals = source.at(place), weights.at(tap_place)
-            acc = [e.zero()] * (self.schedule.sets * s.block * s.taps)
-            with e.loop("tile", tiles, carry=acc) as tile:
-                x = here.at(tile.index * (s.advance * self.lanes.width))
-                gy = gradient.at(tile.index * (s.pixels * self.pixel_floats))
-                tile.carry(self._positions(s, x, gy, tile.carried))
-            one = Schedule(s.lanes, s.planar, 1, s.block, s.taps, s.stride, s.dilation, False, False)
-            with e.loop("rest", self.count, start=tiles * s.pixels, carry=tile.result) as rest:
-                x = here.at(rest.index * (s.stride * self.lanes.width))
-                gy = gradient.at(rest.index * self.pixel_floats)
-                rest.carry(self._positions(one, x, gy, rest.carried))
-            for sum_index, value in enumerate(self._sets_added(rest.result)):
-                total = totals.at(sum_index * self.size)
+        zeros = [e.zero()] * (sets * len(entries) * s.block * s.taps)
+        with e.loop("tile", tiles, carry=zeros) as tile:
+            x = [row.at(tile.index * (s.advance * self.lanes.width)) for row in here]
+            gy = gradient.at(tile.index * (s.pixels * self.pixel_floats))
+            tile.carry(self._positions(s, sets, x, gy, tile.carried))
+        one = Schedule(s.lanes, s.planar, 1, s.block, s.taps, s.stride, s.dilation, False, False)
+        with e.loop("rest", self.count, start=tiles * s.pixels, carry=tile.result) as rest:
+            x = [row.at(rest.index * (s.stride * self.lanes.width)) for row in here]
+            rest.carry(self._positions(one, sets, x, gradient.at(rest.index * self.pixel_floats), rest.carried))
+        totals = self._sets_added(rest.result, sets)
+        per_entry = s.block * s.taps
+        for number, (_, tap_place) in enumerate(places):
+            for k, value in enumerate(totals[number * per_entry : (number + 1) * per_entry]):
+                total = weights.at(tap_place + k * self.size)
                 total.store(total.load(self.size) + value)
 
-    def _positions(self, s: Schedule, x: Ptr, gy: Ptr, carried: list[Vec]) -> list[Vec]:
-        """Add the products of `s.pixels` positions."""
-        acc, per_set = list(carried), s.block * s.taps
-        gradients = [gy.at(pixel * self.pixel_floats).load(self.size) for pixel in range(s.pixels)]
-        for channel in range(s.block):
-            for column, uses in s.uses().items():
-                value = self.lanes.spread(self.e, x.at(column * self.lanes.width), channel)
-                for pixel, tap in uses:
-                    index = pixel % self.schedule.sets * per_set + channel * s.taps + tap
-                    acc[index] = self.e.fma(value, gradients[pixel], acc[index])
+    def _positions(self, s: Schedule, sets: int, x: list[Ptr], gy: Ptr, carried: list[Vec]) -> list[Vec]:
+        """Add the products of `s.pixels` positions, column by column, so that neighbouring sums are independent."""
+        acc = list(carried)
+        gradients: dict[int, Vec] = {}
+        for column, uses in s.uses().items():
+            for pixel, _ in uses:
+                if pixel not in gradients:
+                    gradients[pixel] = gy.at(pixel * self.pixel_floats).load(self.size)
+            for entry, row in enumerate(x):
+                for channel in range(s.block):
+                    value = self.lanes.spread(self.e, row.at(column * self.lanes.width), channel)
+                    for pixel, tap in uses:
+                        index = ((pixel % sets * len(x) + entry) * s.block + channel) * s.taps + tap
+                        acc[index] = self.e.fma(value, gradients[pixel], acc[index])
         return acc
 
-    def _sets_added(self, acc: list[Vec]) -> list[Vec]:
-        per_set = self.s.block * self.s.taps
+    def _sets_added(self, acc: list[Vec], sets: int) -> list[Vec]:
+        per_set = len(acc) // sets
         totals = acc[:per_set]
         for start in range(per_set, len(acc), per_set):
             totals = [a + b for a, b in zip(totals, acc[start : start + per_set], strict=True)]

@@ -190,6 +190,7 @@ class _Chunk:
 
 def emit(e: Emitter, s: Schedule) -> None:
     """One chunk of the loop nest above."""
+    e.is_scheduled()
     k = _Chunk(e, s)
     with e.loop("ih", k.row_end, start=k.row_start) as ih:
         fill(e, k.line, k.line_floats)
