@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faltung import engine
+
 if TYPE_CHECKING:
     from faltung.tensor import Tensor
 
@@ -34,6 +36,7 @@ __all__ = [
 _DEFAULT_SEED = 67280421310721  # PyTorch's seed of a fresh Generator()
 _WORDS = 624  # length of the Mersenne Twister's state
 _RAW_MASK = 2**32 - 1
+_BULK = 1 << 15  # words from which on the generated code draws; a few initial weights should not load it
 
 # The byte layout of a saved state, so that states can be exchanged with PyTorch.
 _STATE_LAYOUT = [
@@ -119,7 +122,10 @@ class Generator:
     def words(self, count: int) -> np.ndarray:
         """The next `count` 32-bit words of the stream, uint32."""
         with self._lock:
-            return self._open_stream().randint(0, 2**32, size=count, dtype=np.uint32)
+            stream = self._open_stream()
+            if count < _BULK:
+                return stream.randint(0, 2**32, size=count, dtype=np.uint32)
+            return engine.call("random.words", stream, count)
 
     def take_normal(self) -> float | None:
         """Hand out, and forget, the normal value left over from the last pair; None if there is none."""

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from faltung import engine
+from faltung.engine.reference.random import below
 from faltung.random import Generator, choose
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _CHUNK = 1 << 16  # elements drawn at a time: words, temporaries and result stay in the second-level cache
+_BULK = 1 << 14  # draws from which on the generated code compares
 _BLOCK = 16  # normals are made in blocks of 16: eight radii, eight angles
 _WIDE_SPAN = 1 << 28  # from this span on, an integer takes a 64-bit draw
 _LARGE_PERMUTATION = (2**32 - 1) // 20
@@ -263,16 +266,13 @@ def fill_bernoulli(out: np.ndarray, p: float | np.ndarray, generator: Generator 
     """
     if isinstance(p, np.ndarray):
         return _fill_bernoulli_array(out, p, generator)
-    threshold = math.ceil(p * 2**53)  # d < p, decided on the integers: first the high word, on a tie the low one
-    high_threshold, low_threshold = np.uint32(threshold >> 32), np.uint32(threshold & (2**32 - 1))
+    threshold = math.ceil(p * 2**53)  # d < p, decided on the integers
 
     def draw(stream: Generator, count: int) -> np.ndarray:
-        pairs = stream.words(2 * count).reshape(count, 2)
-        high = pairs[:, 0] & np.uint32(2**21 - 1)
-        below = high < high_threshold
-        ties = np.flatnonzero(high == high_threshold)
-        below[ties] = pairs[ties, 1] < low_threshold
-        return below
+        words = stream.words(2 * count)
+        if count < _BULK:
+            return below(words, threshold)
+        return engine.call("random.below", words, threshold)
 
     return _fill(out, generator, draw)
 
