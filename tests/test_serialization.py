@@ -1,5 +1,6 @@
 """Checkpoints: what comes back, how files are written, and what damaged, foreign and hostile files get."""
 
+import contextlib
 import io
 import json
 import os
@@ -75,8 +76,8 @@ def test_names_in_the_file_are_the_keys() -> None:
 
 VALUES: list[Any] = [
     None, True, 3, -(2**80), 0.1, "text", "ünïcødé \n \0", "", b"\0\xff", 2 + 3j, float("inf"), float("-inf"),
-    [], {}, (), [1, [2, (3, {"a": None})]], {"a": 1, 2: "b", None: 3, (1, 2): 4, 1.5: 5, True: 6}, {1, 2}, frozenset({3}),
-    OrderedDict([("z", 1), ("a", 2)]), torch.float32, torch.device("cpu"), torch.Size([2, 3]),
+    [], {}, (), [1, [2, (3, {"a": None})]], {"a": 1, 2: "b", None: 3, (1, 2): 4, 1.5: 5, True: 6}, {1, 2},
+    frozenset({3}), OrderedDict([("z", 1), ("a", 2)]), torch.float32, torch.device("cpu"), torch.Size([2, 3]),
 ]  # fmt: skip
 
 
@@ -245,7 +246,7 @@ def test_unsavable_values(value: Any, kind: type[Exception], message: str, tmp_p
 
 
 def test_bad_targets(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="Parent directory .* does not exist"):
+    with pytest.raises(RuntimeError, match=r"Parent directory .* does not exist"):
         torch.save(1, tmp_path / "no" / "x.pt")
     with pytest.raises(IsADirectoryError, match="is a folder"):
         torch.save(1, tmp_path)
@@ -357,14 +358,12 @@ def test_flipped_bytes_never_crash() -> None:
     for _ in range(300):
         broken = bytearray(data)
         broken[random.randint(len(broken))] = random.randint(256)
-        try:
+        with contextlib.suppress(RuntimeError):  # anything else fails the test
             torch.load(io.BytesIO(bytes(broken)))
-        except RuntimeError as error:
-            assert "load:" in str(error)
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere.pt"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pt"):
         torch.load(tmp_path / "nowhere.pt")
     with pytest.raises(FileNotFoundError, match="below"):
         torch.load("nowhere-at-all.pt")
@@ -419,7 +418,7 @@ def test_files_of_torch_and_safetensors(tmp_path: Path) -> None:
     real.save(state, tmp_path / "zip.pt")
     real.save(state, tmp_path / "legacy.pt", _use_new_zipfile_serialization=False)
     for name in ("zip.pt", "legacy.pt"):
-        with pytest.raises(RuntimeError, match="safetensors.torch.save_file"):
+        with pytest.raises(RuntimeError, match=r"safetensors\.torch\.save_file"):
             torch.load(tmp_path / name)
     save_file(state, tmp_path / "x.safetensors")
     net = nn.Linear(3, 2)

@@ -194,7 +194,7 @@ class Reader:
             raise DamagedTreeError(f"{kind}: {error}") from None
 
     def _dict(self, kind: str, items: Any, node: dict[str, Any], depth: int) -> Any:
-        result: Any = {"dict": dict, "ordered_dict": OrderedDict, "state_dict": StateDict}[kind]()
+        result: Any = _MAPPINGS[kind]()
         for key, value in items:
             result[self.read(key, depth + 1)] = self.read(value, depth + 1)
         if kind == "state_dict":
@@ -230,6 +230,7 @@ def _read_dtype(name: Any) -> dtypes.dtype:
 
 
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
+_MAPPINGS: dict[str, Callable[[], Any]] = {"dict": dict, "ordered_dict": OrderedDict, "state_dict": StateDict}
 _READERS: dict[str, Callable[[Any], Any]] = {
     "float": float,
     "dtype": _read_dtype,

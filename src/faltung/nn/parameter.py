@@ -37,8 +37,8 @@ class Parameter(Tensor):
         copy: Parameter = memo[id(self)]
         return copy
 
-    def __repr__(self, **options: Any) -> str:
-        return "Parameter containing:\n" + super().__repr__(**options)
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return "Parameter containing:\n" + super().__repr__(tensor_contents=tensor_contents)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _rebuild_parameter, (type(self), self.detach(), self.requires_grad)
@@ -77,13 +77,13 @@ class UninitializedTensorMixin:
 
     cls_to_become: type[Tensor]
 
-    def materialize(self, shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> None:
+    def materialize(self: Any, shape: tuple[int, ...], device: Any = None, dtype: Any = None) -> None:
         """Gives the tensor its shape (uninitialised values) and turns it into `cls_to_become`."""
-        kept = self.requires_grad  # type: ignore[attr-defined]
-        fresh = self.data.new_empty(shape, dtype=dtype)  # type: ignore[attr-defined]
-        self.__class__ = self.cls_to_become  # type: ignore[assignment]
+        kept = self.requires_grad
+        fresh = self.data.new_empty(shape, dtype=dtype)
+        self.__class__ = self.cls_to_become
         self.data = fresh
-        self.requires_grad_(kept)  # type: ignore[attr-defined]
+        self.requires_grad_(kept)
 
     @property
     def shape(self) -> Any:
@@ -93,7 +93,7 @@ class UninitializedTensorMixin:
             "(a dry run) before copying, counting or saving its parameters."
         )
 
-    def __repr__(self, **options: Any) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"<{type(self).__name__}>"
 
 

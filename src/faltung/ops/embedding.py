@@ -200,9 +200,7 @@ def _runs(bag_of: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def embedding(weight: Tensor, indices: Tensor, padding_idx: int | None, scale_grad_by_freq: bool) -> Tensor:
-    return apply(  # type: ignore[no-any-return]
-        Embedding, weight, indices, padding_idx=padding_idx, scale_grad_by_freq=scale_grad_by_freq
-    )
+    return apply(Embedding, weight, indices, padding_idx=padding_idx, scale_grad_by_freq=scale_grad_by_freq)
 
 
 def renorm_rows_(weight: Tensor, indices: Tensor, max_norm: float, norm_type: float) -> Tensor:
@@ -210,12 +208,12 @@ def renorm_rows_(weight: Tensor, indices: Tensor, max_norm: float, norm_type: fl
 
 
 def one_hot(indices: Tensor, classes: int) -> Tensor:
-    return apply(OneHot, indices, classes=classes)  # type: ignore[no-any-return]
+    return apply(OneHot, indices, classes=classes)
 
 
 def embedding_bag(weight: Tensor, indices: Tensor, bag_of: Tensor, factors: Tensor, bags: int) -> Tensor:
-    return apply(EmbeddingBag, weight, indices, bag_of, factors, bags=bags)  # type: ignore[no-any-return]
+    return apply(EmbeddingBag, weight, indices, bag_of, factors, bags=bags)
 
 
 def embedding_bag_max(weight: Tensor, indices: Tensor, bag_of: Tensor, bags: int) -> Tensor:
-    return apply(BagMax, weight, indices, bag_of, bags=bags)  # type: ignore[no-any-return]
+    return apply(BagMax, weight, indices, bag_of, bags=bags)

@@ -97,8 +97,8 @@ class Fold(Op):
 
 
 def unfold(x: Tensor, patches: Patches) -> Tensor:
-    return apply(Unfold, x, patches=patches)  # type: ignore[no-any-return]
+    return apply(Unfold, x, patches=patches)
 
 
 def fold(x: Tensor, patches: Patches) -> Tensor:
-    return apply(Fold, x, patches=patches)  # type: ignore[no-any-return]
+    return apply(Fold, x, patches=patches)

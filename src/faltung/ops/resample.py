@@ -77,7 +77,7 @@ def _resample(x: np.ndarray, axis: int, taps: Taps) -> np.ndarray:
 
 def resample(x: Tensor, axis: int, taps: Taps) -> Tensor:
     """`x` with its axis `axis` resampled by `taps`."""
-    return apply(Resample, x, axis=axis, taps=taps)  # type: ignore[no-any-return]
+    return apply(Resample, x, axis=axis, taps=taps)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def _step(inputs: int, outputs: int, scale: float | None, align_corners: bool) -
 
 def _positions(inputs: int, outputs: int, scale: float | None, align_corners: bool, double: bool) -> np.ndarray:
     """Where each output stands among the inputs, in pixels."""
-    kind = np.float64 if double else np.float32
+    kind: Any = np.float64 if double else np.float32
     if align_corners:
         step = kind(inputs - 1) / kind(outputs - 1) if outputs > 1 else kind(0)
         return np.arange(outputs, dtype=kind) * step

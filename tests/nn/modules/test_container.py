@@ -40,7 +40,7 @@ class TestSequential:
             with pytest.raises(IndexError, match="out of range"):
                 net[bad]
         with pytest.raises(TypeError):
-            net["0"]
+            net["0"]  # type: ignore[index]
 
     def test_changes(self) -> None:
         parts = layers(6)
@@ -79,11 +79,11 @@ class TestSequential:
         a *= 2
         assert list(a) == [*before, *b, *before, *b]
         with pytest.raises(ValueError, match="Sequential"):
-            a + [nn.ReLU()]
+            _ = a + [nn.ReLU()]  # noqa: RUF005  # the operator is meant
         with pytest.raises(ValueError, match="Non-positive"):
-            a * 0
+            _ = a * 0
         with pytest.raises(TypeError):
-            a * 1.5
+            _ = a * 1.5  # type: ignore[operator]
 
     def test_extend_by_itself_ends(self) -> None:
         net = nn.Sequential(nn.ReLU())
@@ -111,7 +111,7 @@ class TestModuleList:
         assert list(modules._modules) == ["0", "1", "2", "3"]
         modules += [nn.Tanh()]
         assert isinstance(modules.pop(-1), nn.Tanh)
-        assert len(modules + [nn.ReLU()]) == 5
+        assert len(modules + [nn.ReLU()]) == 5  # noqa: RUF005  # the operator is meant
         assert len(list(nn.ModuleList(layers(2)).parameters())) == 4
 
     def test_refusals(self) -> None:
@@ -128,7 +128,8 @@ class TestModuleList:
     def test_repr_joins_equal_neighbours(self) -> None:
         modules = nn.ModuleList([nn.ReLU(), nn.ReLU(), nn.Linear(1, 2), nn.ReLU()])
         assert repr(modules) == (
-            "ModuleList(\n  (0-1): 2 x ReLU()\n  (2): Linear(in_features=1, out_features=2, bias=True)\n  (3): ReLU()\n)"
+            "ModuleList(\n  (0-1): 2 x ReLU()\n  (2): Linear(in_features=1, out_features=2, bias=True)\n"
+            "  (3): ReLU()\n)"
         )
         assert repr(nn.ModuleList()) == "ModuleList()"
 
@@ -192,7 +193,8 @@ class TestParameterList:
     def test_repr(self) -> None:
         params = nn.ParameterList([torch.ones(2, 3), 5])
         assert repr(params) == (
-            "ParameterList(\n    (0): Parameter containing: [faltung.float32 of size 2x3]\n    (1): Object of type: int\n)"
+            "ParameterList(\n    (0): Parameter containing: [faltung.float32 of size 2x3]\n"
+            "    (1): Object of type: int\n)"
         )
 
 

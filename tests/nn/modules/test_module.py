@@ -76,7 +76,7 @@ def test_reassignment_moves_a_name_between_tables() -> None:
     assert net.scale is None
     assert "scale" in net._parameters
     net.steps = None
-    assert list(net.state_dict())[0] == "relu"
+    assert next(iter(net.state_dict())) == "relu"
     net.note = nn.ReLU()
     assert "note" not in net.__dict__
     net.steps = torch.ones(2)
@@ -249,7 +249,8 @@ def test_repr_nested_and_empty() -> None:
     assert repr(nn.Module()) == "Module()"
     assert repr(nn.ReLU(inplace=True)) == "ReLU(inplace=True)"
     assert repr(Outer()) == (
-        "Outer(\n  width=3\n  depth=4\n  (net): Sequential(\n    (0): Linear(in_features=1, out_features=2, bias=True)\n"
+        "Outer(\n  width=3\n  depth=4\n  (net): Sequential(\n"
+        "    (0): Linear(in_features=1, out_features=2, bias=True)\n"
         "    (1): ReLU()\n  )\n  (gap): None\n)"
     )
 

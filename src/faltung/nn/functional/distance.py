@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from faltung.dtypes import result_type
+from faltung.ops.shape import broadcast_tensors
 from faltung.tensor import Tensor
 
 from ._checks import check_tensors, message, shape_text
@@ -22,24 +23,17 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
         raise RuntimeError(
             message(where, f"expected common dtype to be floating point, yet common dtype is {kind}", "Use x1.float().")
         )
-    ndim = max(x1.dim(), x2.dim())
-    dim = dim - ndim if dim >= 0 else dim  # counted from the end, a dimension is the same before broadcasting
-    x1 = _with_dims(x1.to(kind), ndim)
-    x2 = _with_dims(x2.to(kind), ndim)
+    x1, x2 = broadcast_tensors(x1.to(kind), x2.to(kind))
     first = x1 / x1.norm(2, dim, keepdim=True).clamp(min=eps)
     second = x2 / x2.norm(2, dim, keepdim=True).clamp(min=eps)
-    return (first * second).sum(dim)  # type: ignore[no-any-return]
-
-
-def _with_dims(x: Tensor, ndim: int) -> Tensor:
-    return x if x.dim() == ndim else x.reshape((1,) * (ndim - x.dim()) + tuple(x.shape))
+    return (first * second).sum(dim)
 
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """The p-norm of x1 - x2 + eps along the last dimension. Module twin: `nn.PairwiseDistance`."""
     check_tensors("pairwise_distance", x1=x1, x2=x2)
     difference = x1 - x2 + eps
-    return difference.norm(p, -1, keepdim=keepdim)  # type: ignore[no-any-return]
+    return difference.norm(p, -1, keepdim=keepdim)
 
 
 def pdist(input: Tensor, p: float = 2) -> Tensor:
@@ -53,7 +47,7 @@ def pdist(input: Tensor, p: float = 2) -> Tensor:
         raise RuntimeError(f"pdist only supports non-negative p values, got p={p}")
     first, second = np.triu_indices(input.shape[0], 1)
     pairs = input[Tensor._wrap(first)] - input[Tensor._wrap(second)]
-    return pairs.norm(p, -1)  # type: ignore[no-any-return]
+    return pairs.norm(p, -1)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Tensor | None = None) -> Tensor:

@@ -120,7 +120,7 @@ def _area(input: Tensor, sizes: list[int]) -> Tensor:
     from . import pool
 
     adaptive = (pool.adaptive_avg_pool1d, pool.adaptive_avg_pool2d, pool.adaptive_avg_pool3d)[len(sizes) - 1]
-    return adaptive(input, sizes)  # type: ignore[no-any-return, operator]
+    return adaptive(input, sizes)
 
 
 def _resampled(

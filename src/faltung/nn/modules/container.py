@@ -128,7 +128,7 @@ class Sequential(_Numbered):
         n = len(self._modules)
         if not -n <= index <= n:
             raise IndexError(f"Sequential.insert: Index out of range: {index} for {n} modules")
-        self._insert(index, module)  # type: ignore[attr-defined]
+        self._insert(index, module)
         return self
 
     def __add__(self, other: Any) -> Sequential:
@@ -136,7 +136,7 @@ class Sequential(_Numbered):
         return Sequential(*self, *other)
 
     def __iadd__(self: Self, other: Any) -> Self:
-        self._check_operand(other)  # type: ignore[attr-defined]
+        self._check_operand(other)
         self.extend(other)
         return self
 
@@ -147,8 +147,8 @@ class Sequential(_Numbered):
     __rmul__ = __mul__
 
     def __imul__(self: Self, other: int) -> Self:
-        self._check_factor(other)  # type: ignore[attr-defined]
-        self.extend(list(self) * (other - 1))  # type: ignore[call-overload]
+        self._check_factor(other)
+        self.extend(list(self) * (other - 1))
         return self
 
     def _check_operand(self, other: Any) -> None:
@@ -295,7 +295,7 @@ class ParameterList(Module):
         return (self[i] for i in range(len(self)))
 
     def __iadd__(self: Self, parameters: Iterable[Any]) -> Self:
-        return self.extend(parameters)  # type: ignore[attr-defined,no-any-return]
+        return self.extend(parameters)
 
     def append(self, value: Any) -> ParameterList:
         """Adds one value at the end."""
@@ -433,5 +433,5 @@ class ParameterDict(Module):
         return merged
 
     def __ior__(self: Self, other: ParameterDict) -> Self:
-        self.update(other)  # type: ignore[attr-defined]
+        self.update(other)
         return self

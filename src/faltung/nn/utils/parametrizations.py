@@ -25,7 +25,7 @@ class _WeightNorm(Module):
         self.dim = -1 if dim is None else dim
 
     def forward(self, weight_g: Tensor, weight_v: Tensor) -> Tensor:
-        return weight_v * (weight_g / norm_except_dim(weight_v, self.dim))  # type: ignore[no-any-return]
+        return weight_v * (weight_g / norm_except_dim(weight_v, self.dim))
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Magnitude and direction of a given weight."""
@@ -83,7 +83,7 @@ class _SpectralNorm(Module):
         if self.training:
             with no_grad():
                 improve(matrix, self._u, self._v, self.n_power_iterations, self.eps)
-        return weight / singular_value(matrix, self._u, self._v)  # type: ignore[no-any-return]
+        return weight / singular_value(matrix, self._u, self._v)
 
     def right_inverse(self, value: Tensor) -> Tensor:
         """The value itself: it is normalised when read."""

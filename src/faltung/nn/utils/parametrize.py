@@ -63,9 +63,9 @@ class ParametrizationList(ModuleList):
                 f"Got {type(start).__name__}"
             )
         self.is_tensor = isinstance(start, Tensor)
-        self.ntensors = 1 if self.is_tensor else len(start)
+        self.ntensors = 1 if isinstance(start, Tensor) else len(start)
         shape, dtype = original.shape, original.dtype
-        if self.is_tensor:
+        if isinstance(start, Tensor):
             if start.dtype != dtype:
                 raise ValueError(
                     f"When `right_inverse` outputs one tensor, it may not change the dtype: {dtype}, {start.dtype}."
@@ -168,11 +168,11 @@ def _inject_property(module: Module, name: str) -> None:
     def read(self: Module) -> Tensor:
         parametrization = self.parametrizations[name]
         if _cache is None:
-            return parametrization()  # type: ignore[no-any-return]
+            return parametrization()
         key = (id(self), name)
         if key not in _cache:
             _cache[key] = parametrization()
-        return _cache[key]  # type: ignore[no-any-return]
+        return _cache[key]
 
     def write(self: Module, value: Tensor) -> None:
         self.parametrizations[name].right_inverse(value)

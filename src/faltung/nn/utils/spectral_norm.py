@@ -38,7 +38,7 @@ class SpectralNorm:
         if do_power_iteration:
             with no_grad():
                 improve(matrix.t(), v, u, self.n_power_iterations, self.eps)  # v first, then u
-        return weight / singular_value(matrix, u, v)  # type: ignore[no-any-return]
+        return weight / singular_value(matrix, u, v)
 
     def remove(self, module: Module) -> None:
         """Makes the normalised weight an ordinary parameter."""
