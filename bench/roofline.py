@@ -37,15 +37,16 @@ def draw(results: list[Result], peak_gflops: float, memory_gb_s: float, path: Pa
             )
             axes.scatter(intensity, result.flop / best / 1e9, color=ORANGE, s=26, zorder=2)
         axes.scatter(intensity, result.gflops, color=BLUE, s=120, zorder=3, edgecolors="white", linewidths=0.6)
-        at = {
-            "ha": "center",
-            "va": "center_baseline",
-            "color": "white",
-            "fontsize": 7,
-            "fontweight": "bold",
-            "zorder": 4,
-        }
-        axes.annotate(str(number), (intensity, result.gflops), **at)
+        axes.text(
+            intensity,
+            result.gflops,
+            str(number),
+            ha="center",
+            va="center_baseline",
+            color="white",
+            fontsize=7,
+            zorder=4,
+        )
     axes.scatter([], [], color=BLUE, s=60, label="Faltung")
     if any(len(result.seconds) > 1 for result, _ in shown):
         axes.scatter([], [], color=ORANGE, s=26, label="PyTorch, its better memory format")

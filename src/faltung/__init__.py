@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math as _math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from faltung import _face, autograd, dtypes, tensor_methods
 from faltung._printing import set_printoptions
@@ -40,6 +40,9 @@ from faltung.legacy import (
     ShortTensor,
 )
 from faltung.tensor import Tensor, is_tensor
+
+if TYPE_CHECKING:
+    from faltung.ops.creation import tensor as tensor  # the function, although a module has this name
 
 __version__ = "0.1.0"
 
