@@ -221,7 +221,7 @@ class Sums:
         """The row of gy as vectors, and its share of the bias gradient."""
         e, lanes = self.e, self.lanes
         channels = lanes.packs * lanes.outs
-        fill = Fill(e, lanes.out_order, lanes.outs, self.schedule.planar_gradient, self.step_w, self.step_c)
+        fill = Fill(e, lanes.out_order, lanes.outs, self.schedule.planar_gradient, self.step_h, self.step_w, self.step_c)
         source = self.gradient.at(row * self.step_h + block * self.step_c * channels)
         present = self.rows.f.groups - block * lanes.packs
         fill.row(source, self.gradient_row, e.int(0), self.count, self.count, present)

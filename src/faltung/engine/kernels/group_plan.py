@@ -27,6 +27,7 @@ MOST_TAPS = 7  # taps of a kernel row that are unrolled together
 MOST_SCATTERED_TAPS = 16  # a scattering kernel unrolls the whole row
 MOST_COLUMNS = 256  # result columns of one chunk
 STRIP_ROWS = 16  # result rows of one chunk
+CHUNKS = 32  # chunks that are enough for many cores to share
 TASTE_FOR_WIDTH = 3  # columns that a tile costs beyond its pixels, when tiles of different widths are compared
 
 
@@ -126,7 +127,7 @@ class Plan:
     schedule: Schedule
     fields: dict[str, int]
     items: int  # strips of rows
-    block_chunks: int
+    parts: int  # parts of the channel vectors, each a chunk of its own
     vectors: int  # vectors of result channels
     scratch_floats: int  # per thread
     result_first: int
@@ -166,19 +167,27 @@ def cut(p: Pass, s: Schedule, target: Target, pixels: int, advance: int, reach: 
     first_tap = p.before[2] // p.stride[2] * p.stride[2] if p.scatter else 0
     result_first = first_tap - p.before[2] if p.scatter else 0
     tiles = -(-(p.result[2] - result_first) // pixels)
-    span_tiles = max(1, min(tiles, MOST_COLUMNS // pixels))
-    ring_columns = (span_tiles - 1) * advance + reach + (w_blocks - 1) * s.taps * s.dilation
     ring = _ring(p)
+    column_bytes = p.kernel[0] * ring * lanes.width * 4
+    span_tiles = max(1, min(tiles, target.l1_bytes * 3 // 4 // (column_bytes * advance), MOST_COLUMNS // pixels))
+    spans = -(-tiles // span_tiles)
+    span_tiles = -(-tiles // spans)
+    ring_columns = (span_tiles - 1) * advance + reach + (w_blocks - 1) * s.taps * s.dilation
     row_bytes = (ring_columns + target.lanes) * lanes.width * 4
     blocks = -(-p.groups // lanes.packs)
     block_step = max(1, min(blocks, target.l1_bytes // 2 // (p.kernel[0] * ring * row_bytes)))
     strip_rows = min(p.result[1], STRIP_ROWS)
-    strips, spans = -(-p.result[1] // strip_rows), -(-tiles // span_tiles)
-    block_chunks = -(-blocks // block_step)
+    strips = -(-p.result[1] // strip_rows)
+    steps = -(-blocks // block_step)
+    items = p.batch * p.result[0] * strips * spans
+    parts = min(steps, -(-CHUNKS // items))
+    part_steps = -(-steps // parts)
+    parts = -(-steps // part_steps)
     entries = p.kernel[0] * p.kernel[1] * w_blocks * (p.ins // s.block)
     scratch = (entries * 4 + 15) // 16 * 16 + block_step * p.kernel[0] * ring * row_bytes // 4
     fields = {
-        "groups": p.groups, "blocks": blocks, "block_step": block_step, "block_chunks": block_chunks,
+        "groups": p.groups, "blocks": blocks, "block_step": block_step,
+        "steps": steps, "parts": parts, "part_steps": part_steps,
         "strips": strips, "strip_rows": strip_rows, "spans": spans, "span_tiles": span_tiles,
         "planes_out": p.result[0], "rows_out": p.result[1],
         "planes": p.source[0], "rows": p.source[1], "columns": p.source[2],
@@ -186,8 +195,7 @@ def cut(p: Pass, s: Schedule, target: Target, pixels: int, advance: int, reach: 
         "first": first_tap // p.stride[2] - s.shift if p.scatter else -p.before[2],
         "advance": advance, "ring_columns": ring_columns, "w_blocks": w_blocks, "w_block_step": s.taps * s.dilation,
     }  # fmt: skip
-    items = p.batch * p.result[0] * strips * spans
-    return Plan(s, fields, items, block_chunks, blocks * lanes.subs, -(-scratch // 16) * 16, result_first)
+    return Plan(s, fields, items, parts, blocks * lanes.subs, -(-scratch // 16) * 16, result_first)
 
 
 def _ring(p: Pass) -> int:
@@ -213,32 +221,6 @@ def _row_window(p: Pass) -> dict[str, int]:
     span, stride = (p.kernel[1] - 1) * p.dilation[1], p.stride[1]
     shift = -(-span // stride)
     return {"h_lead": p.before[1] - span + stride - 1 + stride * shift, "h_shift": shift}
-
-
-def grouped_weights(p: Pass, w: np.ndarray) -> np.ndarray:
-    """w (O, I/G, *kernel) as (G, outs, ins, D, H, W) of the pass."""
-    lifted = w.reshape(p.groups, -1, w.shape[1], *p.kernel)
-    if p.flip or p.scatter:
-        lifted = lifted.swapaxes(1, 2)
-    return lifted[..., ::-1, ::-1, ::-1] if p.flip else lifted
-
-
-def pack_weights(w: np.ndarray, lanes: Lanes, block: int, taps: int) -> np.ndarray:
-    """(G, outs, ins, D, H, W) -> per vector of outputs, per list entry: [channel of the entry][tap][lane]."""
-    groups, outs, ins, depth, height, width = w.shape
-    full = np.zeros((_padded_groups(groups, lanes), lanes.slot * lanes.subs, ins, depth, height, width), np.float32)
-    full[:groups, :outs] = w
-    # packs of groups, pack, sub, slot, entry of channels, channel, D, H, entry of taps, tap
-    split = full.reshape(-1, lanes.packs, lanes.subs, lanes.slot, ins // block, block, depth, height, width // taps, taps)
-    return _on_cache_lines(split.transpose(0, 2, 6, 7, 8, 4, 5, 9, 1, 3))
-
-
-def unpack_weights(packed: np.ndarray, p: Pass, lanes: Lanes, block: int, taps: int) -> np.ndarray:
-    """The inverse of `pack_weights`, to (G, outs, ins, D, H, W)."""
-    depth, height, width = p.kernel
-    split = packed.reshape(-1, lanes.subs, depth, height, width // taps, p.ins // block, block, taps, lanes.packs, lanes.slot)
-    full = split.transpose(0, 8, 1, 9, 5, 6, 2, 3, 4, 7)
-    return full.reshape(-1, lanes.subs * lanes.slot, p.ins, depth, height, width)[: p.groups, : p.outs]
 
 
 def pack_bias(bias: np.ndarray | None, groups: int, lanes: Lanes) -> np.ndarray:

@@ -100,7 +100,7 @@ class Rows:
 
     FIELDS = (
         "source source_n source_d source_h source_w source_c scratch scratch_floats "
-        "groups blocks block_step block_chunks strips strip_rows spans span_tiles planes_out rows_out "
+        "groups blocks block_step steps parts part_steps strips strip_rows spans span_tiles planes_out rows_out "
         "planes rows columns d_taps d_scale d_base d_step d_divide h_taps h_scale h_base h_step h_divide "
         "h_lead h_shift ring first advance ring_columns w_blocks w_block_step"
     )
@@ -117,8 +117,13 @@ class Rows:
         self.entries = f.d_taps * f.h_taps * f.w_blocks * (lanes.ins // block)
         self.memory = memory.at(((self.entries * 4 + 15) >> 4) << 4)  # behind a table of two 64-bit offsets per entry
 
-    def begin(self, item: Int, blocks_of: Int) -> None:
-        """Decode a strip of rows and a range of channel vectors."""
+    def steps(self, part: Int) -> tuple[Int, Int]:
+        """First and last (exclusive) step through the channel vectors of one part."""
+        first = part * self.f.part_steps
+        return first, self.e.smaller(first + self.f.part_steps, self.f.steps)
+
+    def begin(self, item: Int, step: Int) -> None:
+        """Decode a strip of rows and a step through the channel vectors."""
         e, f = self.e, self.f
         span, rest = item % f.spans, item // f.spans
         strip, rest = rest % f.strips, rest // f.strips
@@ -127,7 +132,7 @@ class Rows:
         self.row_end = e.smaller(self.row_begin + f.strip_rows, f.rows_out)
         self.tile_begin = span * f.span_tiles
         self.first_column = f.first + self.tile_begin * f.advance
-        self.block_begin = blocks_of * f.block_step
+        self.block_begin = step * f.block_step
         self.block_count = e.smaller(f.block_step, f.blocks - self.block_begin)
         self.block_source = f.source_c * (self.lanes.packs * self.lanes.ins)
         start = self.image * f.source_n + self.block_begin * self.block_source
@@ -149,7 +154,7 @@ class Rows:
                     offset = plane * f.source_d + loop.index * f.source_h + block.index * self.block_source
                     target = block.index * self.block_floats + (kd.index * f.ring + slot) * self.row_floats
                     present = f.groups - (self.block_begin + block.index) * self.lanes.packs
-                    fill = Fill(e, self.lanes.order, self.lanes.ins, self.planar, f.source_w, f.source_c)
+                    fill = Fill(e, self.lanes.order, self.lanes.ins, self.planar, f.source_h, f.source_w, f.source_c)
                     fill.row(self.origin.at(offset), self.memory.at(target), self.first_column, f.columns,
                              f.ring_columns, present)  # fmt: skip
         return e.larger(high, filled)
@@ -200,10 +205,10 @@ class Fill:
     """
 
     def __init__(
-        self, e: Emitter, order: tuple[int | None, ...], channels: int, planar: bool, step_w: Int, step_c: Int
+        self, e: Emitter, order: tuple[int | None, ...], channels: int, planar: bool, step_h: Int, step_w: Int, step_c: Int
     ) -> None:
         self.e, self.order, self.channels, self.planar = e, order, channels, planar
-        self.step_w, self.step_c = step_w, step_c
+        self.step_h, self.step_w, self.step_c = step_h, step_w, step_c
         self.width = len(order)
         self.floats = max(place for place in order if place is not None) + 1  # of a pixel in memory
         self.packs = self.floats // channels
@@ -245,6 +250,8 @@ class Fill:
         masks = [None if floats is None else e.mask(floats - start, max(size, 2)) for start, size in parts]
         with e.loop("pixel", end, start=begin, carry=[source]) as pixel:
             read, write = pixel.carried[0], target.at(pixel.index * self.width)
+            for start in range(0, self.floats, 16):
+                e.prefetch(read.at(self.step_h + start))
             values = []
             for (start, size), mask in zip(parts, masks, strict=True):
                 place = read.at(start)
