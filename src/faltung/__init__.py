@@ -70,6 +70,18 @@ _SWITCHES = {
     "use_deterministic_algorithms": "backends",
 }
 
+# Functions of nn.functional that scripts also call as torch.conv2d and the like.
+_SWITCHES.update(
+    dict.fromkeys(
+        (
+            "adaptive_avg_pool1d", "avg_pool1d", "bilinear", "conv1d", "conv2d", "conv3d", "conv_tbc",
+            "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "max_pool1d", "max_pool1d_with_indices",
+            "max_pool2d", "max_pool3d",
+        ),
+        "nn.functional",
+    )
+)  # fmt: skip
+
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES and importlib.util.find_spec(f"faltung.{name}") is not None:

@@ -53,6 +53,27 @@ def test_second_derivatives(case: ConvCase) -> None:
     assert gradgradcheck(lambda x, w, b=None: operation(x, w, b, **case.options), inputs)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_single_precision_gradients(case: ConvCase) -> None:
+    """The kernels' gradients against those in float64, which finite differences have confirmed."""
+    operation, found = getattr(F, case.function), []
+    for dtype in (faltung.float32, faltung.float64):
+        inputs = [t for t in operands(case, dtype, grad=True) if t is not None]
+        y = operation(*inputs, **case.options)
+        seed = faltung.from_numpy(np.random.default_rng(9).standard_normal(y.shape)).to(dtype)
+        found.append(faltung.autograd.grad(y, inputs, seed))
+    for single, double in zip(*found, strict=True):
+        scale = np.abs(double.numpy()).max(initial=1.0)
+        np.testing.assert_allclose(single.numpy(), double.numpy(), rtol=1e-4, atol=3e-6 * scale)
+
+
+def test_time_batch_channels() -> None:
+    rng = np.random.default_rng(3)
+    x, w, bias = (faltung.from_numpy(rng.standard_normal(shape)) for shape in [(7, 2, 3), (4, 3, 5), (5,)])
+    expected = oracle.conv(x.numpy().transpose(1, 2, 0), w.numpy().transpose(2, 1, 0), bias.numpy(), padding=1)
+    np.testing.assert_allclose(F.conv_tbc(x, w, bias, 1).numpy(), expected.transpose(2, 0, 1), atol=1e-12)
+
+
 @pytest.mark.parametrize("wanted", ["x", "w", "b", "xw", "xb", "wb", "xwb"])
 def test_only_needed_gradients(wanted: str) -> None:
     case = CASES[0]

@@ -50,6 +50,26 @@ def test_max_pool_derivatives(case: PoolCase) -> None:
     assert gradgradcheck(lambda x: pool(x, *args), [distinct(case.input)])
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_single_precision(case: PoolCase) -> None:
+    """The kernels' values, indices and gradients against float64, which definition and finite differences confirm."""
+    largest, average = getattr(F, f"max_pool{case.ndim}d"), getattr(F, f"avg_pool{case.ndim}d")
+    args, found = (case.kernel, case.stride, case.padding), []
+    for dtype in (faltung.float32, faltung.float64):
+        x = distinct(case.input).detach().to(dtype).requires_grad_()
+        y, indices = largest(x, *args, case.dilation, case.ceil_mode, return_indices=True)
+        means = [average(x, *args, case.ceil_mode, include) for include in (True, False)]
+        results = [y, *means]
+        rng = np.random.default_rng(1)
+        grads = [
+            faltung.autograd.grad(result, x, faltung.from_numpy(rng.standard_normal(result.shape)).to(dtype))[0]
+            for result in results
+        ]
+        found.append([indices, largest(x.detach(), *args, case.dilation, case.ceil_mode), *results, *grads])
+    for single, double in zip(*found, strict=True):
+        np.testing.assert_allclose(single.detach().numpy(), double.detach().numpy(), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("include", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_avg_pool(case: PoolCase, include: bool) -> None:

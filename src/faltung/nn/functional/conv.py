@@ -19,6 +19,7 @@ from faltung.nn.functional._checks import (
     as_int,
     as_ints,
     check_at_least,
+    check_rank,
     check_same_dtype,
     check_tensors,
     message,
@@ -128,6 +129,19 @@ def conv_transpose3d(
     """3-d transposed convolution: input (N, I, D, H, W), weight (I, O/groups, kD, kH, kW). As `conv_transpose1d`."""
     args = (stride, padding, output_padding, groups, dilation)
     return _conv_transpose("conv_transpose3d", 3, input, weight, bias, *args)
+
+
+def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+    """1-d convolution of a sequence in (time, batch, channels) order.
+
+    Shapes: input (T, N, I), weight (k, I, O), bias (O,) -> (T + 2 pad - k + 1, N, O). Errors as in `conv1d`.
+    """
+    where = "conv_tbc"
+    check_tensors(where, input=input, weight=weight, bias=bias)
+    check_rank(where, "input", input, {3: "(T, N, C)"})
+    check_rank(where, "weight", weight, {3: "(kernel, in_channels, out_channels)"})
+    x, w = input.permute(1, 2, 0), weight.permute(2, 1, 0)
+    return _conv(where, 1, x, w, bias, 1, pad, 1, 1).permute(2, 0, 1)
 
 
 def _conv(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
