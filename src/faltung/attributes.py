@@ -61,6 +61,8 @@ class device:
     """Where a tensor lives. Faltung computes on the CPU; other names can be formed, but no tensor can be put there."""
 
     __slots__ = ("index", "type")
+    index: int | None
+    type: str
     _KNOWN = ("cpu", "cuda", "mps", "xpu", "meta", "mkldnn", "vulkan", "xla", "hpu", "mtia")
 
     def __init__(self, type: Any, index: int | None = None) -> None:

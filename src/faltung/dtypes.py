@@ -6,6 +6,9 @@ widens a tensor of its own kind, and a 0-d tensor only widens a dimensioned one 
 
 from __future__ import annotations
 
+from builtins import bool as _py_bool
+from builtins import float as _py_float
+from builtins import int as _py_int
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,8 +49,6 @@ __all__ = [
     "uint32",
     "uint64",
 ]
-
-_py_bool, _py_int, _py_float = bool, int, float
 
 # Kinds, from weakest to strongest: the first step of every promotion.
 BOOL, INTEGER, FLOATING, COMPLEX = range(4)

@@ -244,6 +244,7 @@ class _Held:
     """Stands for a tensor in the calibration below."""
 
     __slots__ = ("_data",)
+    _data: np.ndarray
 
 
 def _sole_references() -> tuple[int, int, int]:

@@ -24,7 +24,9 @@ _RUNS = 2  # the first may compile, pack weights or touch fresh memory
 def _key(value: Any) -> Hashable:
     if isinstance(value, np.ndarray):
         return value.shape, value.strides, value.dtype.char
-    return value if isinstance(value, Hashable) else type(value)
+    if isinstance(value, Hashable):
+        return value
+    return type(value)
 
 
 def fastest(

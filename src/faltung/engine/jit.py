@@ -51,7 +51,8 @@ def assembly(ir_text: str, target: Target) -> str:
 def _load(symbol: str, key: str, build: Callable[[], str]) -> int:
     target = host()
     digest = hashlib.sha256("\0".join((_generator_version(), target.cpu, target.features, key)).encode()).hexdigest()
-    path = _folder() / f"{digest}.o" if _folder() else None
+    folder = _folder()
+    path = folder / f"{digest}.o" if folder else None
     code = _read(path) if path else None
     debug.say(3, f"{'loaded' if code else 'building'} {key}")
     if code is None:

@@ -71,7 +71,7 @@ class LogAddExp(Binary):
     """log(exp(x) + exp(y))."""
 
     name = "logaddexp"
-    ufunc = np.logaddexp
+    ufunc: np.ufunc = np.logaddexp
 
     @classmethod
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
@@ -120,7 +120,7 @@ class NextAfter(Binary):
     """The next representable number after x towards y."""
 
     name = "nextafter"
-    ufunc = np.nextafter
+    ufunc: np.ufunc = np.nextafter
 
     @classmethod
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:

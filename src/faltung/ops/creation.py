@@ -9,7 +9,8 @@ import numpy as np
 
 from faltung import attributes, dtypes
 from faltung.attributes import as_size, check_device, contiguous_format, preserve_format
-from faltung.dtypes import INTEGER, dtype as _dtype, get_default_dtype, to_numpy_dtype
+from faltung.dtypes import INTEGER, get_default_dtype, to_numpy_dtype
+from faltung.dtypes import dtype as _dtype
 from faltung.ops.convert import clone, fitting_number, laid_out
 from faltung.ops.promotion import as_number, cast
 from faltung.tensor import Tensor
@@ -76,7 +77,7 @@ def _array_from_python(data: Any, dtype: _dtype | None) -> np.ndarray[Any, Any]:
         if isinstance(data, str):
             raise TypeError("tensor: new(): invalid data type 'str'. Tensors hold numbers only.")
         kinds = sorted({type(x).__name__ for x in found.reshape(-1)})
-        error = TypeError if found.dtype.kind == "O" and found.ndim == 0 else ValueError
+        error: type[Exception] = TypeError if found.dtype.kind == "O" and found.ndim == 0 else ValueError
         if found.dtype.kind == "O" and "NoneType" in kinds and found.ndim == 0:
             error = RuntimeError
         raise error(f"tensor: expected numbers, got {', '.join(kinds)}: {_shorten(data)}.")

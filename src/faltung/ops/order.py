@@ -9,8 +9,8 @@ import numpy as np
 from faltung.autograd.graph import Op
 from faltung.dtypes import COMPLEX
 from faltung.ops.apply import apply
-from faltung.ops.extremes import maximum, minimum
 from faltung.ops.dims import as_dims, wrap_dim
+from faltung.ops.extremes import maximum, minimum
 from faltung.ops.gather import gather
 from faltung.ops.reduce import check_not_empty, restore_dims
 from faltung.tensor import Tensor
@@ -56,7 +56,8 @@ class Extreme(Op):
         ctx.save_inputs(0)
         ctx.save_outputs(0)
         ctx.shape, ctx.dims, ctx.keepdim = x.shape, dims, keepdim
-        return (np.maximum if largest else np.minimum).reduce(x, axis=dims, keepdims=keepdim)
+        ufunc: np.ufunc = np.maximum if largest else np.minimum
+        return ufunc.reduce(x, axis=dims, keepdims=keepdim)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

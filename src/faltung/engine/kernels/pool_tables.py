@@ -102,13 +102,15 @@ def tables_of(geometry: PoolGeometry, backward: bool, count_include_pad: bool, d
                 table.rows[:, 3] = divisor if d == 0 else 1
             elif not count_include_pad:
                 table.rows[:, 3] = table.rows[:, 1]
-    return (*[ONE] * (3 - len(tables)), *tables)
+    depth, height, width = *[ONE] * (3 - len(tables)), *tables
+    return depth, height, width
 
 
 @lru_cache(maxsize=512)
 def adaptive_tables(input: Ints, output: Ints, backward: bool) -> Tables:
     make = _adaptive_windows if backward else _adaptive_samples
-    return (*[ONE] * (3 - len(input)), *map(make, input, output))
+    depth, height, width = *[ONE] * (3 - len(input)), *map(make, input, output)
+    return depth, height, width
 
 
 def whole_window(tables: Tables) -> Ints | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from faltung.dtypes import float64
 from faltung.ops.creation import as_tensor, tensor
 from faltung.ops.join import stack
 from faltung.tensor import Tensor
@@ -121,7 +122,7 @@ def _collate_numpy_scalars(batch: Any, *, collate_fn_map: CollateMap | None = No
 
 
 def _collate_floats(batch: Any, *, collate_fn_map: CollateMap | None = None) -> Tensor:
-    return tensor(batch, dtype=float)
+    return tensor(batch, dtype=float64)
 
 
 def _collate_ints(batch: Any, *, collate_fn_map: CollateMap | None = None) -> Tensor:

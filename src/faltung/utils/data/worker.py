@@ -112,8 +112,8 @@ def _run(
         key, indices = task
         try:
             if broken is not None:
-                error, broken = broken, None
-                raise error
+                first, broken = broken, None
+                raise first
             if indices is RESTART:
                 fetch = begin()
                 continue
