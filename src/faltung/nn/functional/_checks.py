@@ -65,9 +65,11 @@ def as_bool(where: str, name: str, value: Any) -> bool:
 
 
 def as_number(where: str, name: str, value: Any) -> float:
-    """A Python number; TypeError for anything else."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    """A Python number from anything like one (NumPy's, a 0-d tensor); TypeError for all else."""
+    if isinstance(value, (int, float)):
         return value
+    if hasattr(value, "__float__") and getattr(value, "ndim", 1) == 0:
+        return float(value)
     raise TypeError(message(where, f"{name} must be a number, got {value!r} ({type_name(value)})"))
 
 

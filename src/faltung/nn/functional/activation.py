@@ -111,10 +111,11 @@ def rrelu_(input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, traini
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where x > threshold, else value; integers too. Module twin: `nn.Threshold`."""
-    x = check_tensor("threshold", "input", input)
+    where = "threshold"
+    x = check_tensor(where, "input", input)
     if x._data.dtype.kind not in "fiu":
-        raise not_implemented_for("threshold", x)
-    return ops.threshold(x, threshold, value, inplace)
+        raise not_implemented_for(where, x)
+    return ops.threshold(x, as_number(where, "threshold", threshold), as_number(where, "value", value), inplace)
 
 
 def threshold_(input: Tensor, threshold: float, value: float) -> Tensor:
@@ -161,7 +162,9 @@ def celu_(input: Tensor, alpha: float = 1.0) -> Tensor:
 
 def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
     """log(1 + exp(beta * x)) / beta, x itself where beta * x > threshold. Module twin: `nn.Softplus`."""
-    return ops.softplus(_floating("softplus", input), beta, threshold)
+    where = "softplus"
+    numbers = as_number(where, "beta", beta), as_number(where, "threshold", threshold)
+    return ops.softplus(_floating(where, input), *numbers)
 
 
 # --- sigmoids ---------------------------------------------------------------------------------------------------------
@@ -193,6 +196,7 @@ def softsign(input: Tensor) -> Tensor:
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
     """x limited to [min_val, max_val]; integers too. Module twin: `nn.Hardtanh`."""
     where = "hardtanh"
+    min_val, max_val = as_number(where, "min_val", min_val), as_number(where, "max_val", max_val)
     if min_val > max_val:
         raise ValueError(
             message(where, f"min_val cannot be greater than max_val, got min_val={min_val} and max_val={max_val}")
@@ -262,19 +266,21 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x moved towards zero by lambd, zero in between. Module twin: `nn.Softshrink`."""
     x = _floating("softshrink", input)
-    if not lambd >= 0:
+    if not as_number("softshrink", "lambd", lambd) >= 0:
         raise RuntimeError(message("softshrink", f"lambda must be greater or equal to 0, but found to be {lambd}"))
     return ops.softshrink(x, lambd)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where |x| > lambd, else zero. Module twin: `nn.Hardshrink`."""
-    return ops.hardshrink(_floating("hardshrink", input), lambd)
+    return ops.hardshrink(_floating("hardshrink", input), as_number("hardshrink", "lambd", lambd))
 
 
 def tanhshrink(input: Tensor) -> Tensor:
     """x - tanh(x). Module twin: `nn.Tanhshrink`."""
     x = check_tensor("tanhshrink", "input", input)
+    if x.dtype is dtypes.bool:
+        raise not_implemented_for("tanhshrink", x)
     return x - ops.tanh(x)
 
 

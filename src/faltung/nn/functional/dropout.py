@@ -106,8 +106,8 @@ def _drop(
 def _drop_channels(
     where: str, input: Tensor, p: float, training: bool, inplace: bool, unbatched: bool, alpha: bool = False
 ) -> Tensor:
-    if not training or p == 0 or input.numel() == 0:
-        return input
+    if not training or p == 0 or p == 1 or input.numel() == 0:
+        return _drop(where, input, p, training, inplace)
     if unbatched:
         batch = input.unsqueeze(0)
         dropped = _drop_channels(where, batch, p, training, inplace, unbatched=False, alpha=alpha)

@@ -48,11 +48,7 @@ def batch_norm(
         input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias,
     )  # fmt: skip
     shape = input._data.shape
-    if len(shape) < 2 and input._data.size != 0:
-        raise RuntimeError(
-            message(where, f"input must have at least 2 dimensions (N, C, ...), got {shape_text(shape)}", _ADD_A_BATCH)
-        )
-    values = shape[0] * prod(shape[2:])  # per channel
+    values = shape[0] * prod(shape[2:]) if shape else 1  # per channel
     if training and values == 1:
         raise ValueError(
             message(
@@ -62,18 +58,20 @@ def batch_norm(
             )
         )
     _check_eps(where, eps, training)
+    if len(shape) < 2 and input._data.size != 0:
+        raise RuntimeError(
+            message(where, f"input must have at least 2 dimensions (N, C, ...), got {shape_text(shape)}", _ADD_A_BATCH)
+        )
     if (running_mean is None) != (running_var is None):
         raise ValueError(message(where, "running_mean and running_var must both be None or both be tensors"))
     if len(shape) < 2:  # nothing to normalise
         return input.clone()
-    if running_mean is None and not training:
+    if running_mean is None and not training and input._data.size:
         raise RuntimeError(
             message(where, "running_mean must be defined in evaluation mode", "Pass statistics, or training=True.")
         )
     _check_statistics(where, input, shape[1], running_mean, running_var, weight, bias)
-    if not training:
-        assert running_mean is not None
-        assert running_var is not None
+    if not training and running_mean is not None and running_var is not None:
         return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
     y, mean, var = ops.batch_norm(input, weight, bias, eps)
     if running_mean is not None and running_var is not None and values > 0:
@@ -115,17 +113,16 @@ def instance_norm(
         )
     if len(shape) < 2:
         raise RuntimeError(message(where, f"input must be (N, C, ...), got {shape_text(shape)}", _ADD_A_BATCH))
-    if not use_input_stats and (running_mean is None or running_var is None):
-        raise RuntimeError(
-            message(where, "Expected running_mean and running_var to be defined when use_input_stats is false")
-        )
+    eps = as_number(where, "eps", eps)
     _check_statistics(where, input, shape[1], running_mean, running_var, weight, bias)
     if not use_input_stats:
-        assert running_mean is not None
-        assert running_var is not None
+        if running_mean is None or running_var is None:
+            raise RuntimeError(
+                message(where, "Expected running_mean and running_var to be defined when use_input_stats is false")
+            )
         return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
-    y, mean, var = ops.group_norm(input, shape[1], weight, bias, eps)
-    if running_mean is not None and running_var is not None and shape[0] * positions > 0:
+    y, mean, var = ops.group_norm(input, max(shape[1], 1), weight, bias, eps)
+    if running_mean is not None and running_var is not None and input._data.size:
         momentum = as_number(where, "momentum", momentum)
         ops.update_running(running_mean, mean.mean(0), momentum)
         ops.update_running(running_var, var.mean(0), momentum, correction=positions / (positions - 1))
@@ -164,6 +161,7 @@ def group_norm(
                 "The variance of a single value is zero: use fewer groups.",
             )
         )
+    eps = as_number(where, "eps", eps)
     _check_statistics(where, input, shape[1], None, None, weight, bias)
     return ops.group_norm(input, num_groups, weight, bias, eps)[0]
 
@@ -180,7 +178,7 @@ def layer_norm(
     weight and bias have the normalized_shape. Raises RuntimeError for shapes and dtypes that do not fit.
     """
     axes = _check_trailing("layer_norm", input, normalized_shape, weight=weight, bias=bias)
-    return ops.layer_norm(input, axes, weight, bias, eps)
+    return ops.layer_norm(input, axes, weight, bias, as_number("layer_norm", "eps", eps))
 
 
 def rms_norm(
@@ -191,11 +189,13 @@ def rms_norm(
     eps=None is the smallest number that changes 1 in the dtype of input. Raises RuntimeError for shapes that do not
     fit.
     """
-    axes = _check_trailing("rms_norm", input, normalized_shape, weight=weight)
-    if weight is not None and weight.dtype is not input.dtype:
-        wide = dtypes.promote_types(input.dtype, weight.dtype)
-        input, weight = input.to(wide), weight.to(wide)
-    return ops.rms_norm(input, axes, weight, dtypes.finfo(input.dtype).eps if eps is None else eps)
+    where = "rms_norm"
+    axes = _check_trailing(where, input, normalized_shape, weight=weight)
+    eps = dtypes.finfo(input.dtype).eps if eps is None else as_number(where, "eps", eps)
+    if weight is None or weight.dtype is input.dtype:
+        return ops.rms_norm(input, axes, weight, eps)
+    wide = dtypes.promote_types(input.dtype, weight.dtype)
+    return ops.rms_norm(input.to(wide), axes, weight.to(wide), eps).to(input.dtype)
 
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 0.0001, beta: float = 0.75, k: float = 1.0) -> Tensor:
@@ -221,7 +221,7 @@ _ADD_A_BATCH = "A single sample needs a batch dimension: x.unsqueeze(0)."
 
 
 def _check_eps(where: str, eps: float, training: bool) -> None:
-    if eps <= 0 and (training or eps < 0):
+    if as_number(where, "eps", eps) <= 0 and (training or eps < 0):
         wanted = "positive during training" if training else "non-negative"
         raise ValueError(message(where, f"eps must be {wanted}, got {eps}"))
 
@@ -289,7 +289,8 @@ def _check_trailing(where: str, input: Tensor, normalized_shape: Any, **paramete
         raise RuntimeError(message(where, "normalized_shape must name at least one dimension, got ()"))
     shape = input._data.shape
     if len(shape) < len(wanted) or shape[-len(wanted) :] != wanted:
-        raise RuntimeError(
+        short = len(shape) < len(wanted) and where == "rms_norm"
+        raise (ValueError if short else RuntimeError)(
             message(
                 where,
                 f"normalized_shape={list(wanted)} needs an input whose last dimensions are {shape_text(wanted)}, "
