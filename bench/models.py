@@ -70,7 +70,7 @@ def _resnet(lib: Any, depths: tuple[int, ...], bottleneck: bool) -> Any:
         conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
         return [conv, nn.BatchNorm2d(outputs)]
 
-    class Block(nn.Module):  # type: ignore[name-defined,misc]
+    class Block(nn.Module):  # type: ignore[name-defined]
         def __init__(self, inputs: int, width: int, outputs: int, stride: int) -> None:
             super().__init__()
             if bottleneck:
@@ -105,7 +105,7 @@ def mobilenet_v2(lib: Any) -> Any:
         conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
         return [conv, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True)]
 
-    class InvertedResidual(nn.Module):  # type: ignore[name-defined,misc]
+    class InvertedResidual(nn.Module):  # type: ignore[name-defined]
         def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
             super().__init__()
             width = inputs * expansion

@@ -77,8 +77,8 @@ def jacobian(
 def _stacked(column: list[Tensor], out: Tensor, x: Tensor) -> Tensor:
     shape = (*out._data.shape, *x._data.shape)
     if not column:
-        return x.new_zeros(shape)  # type: ignore[no-any-return]  # methods are bound at run time
-    return type(x)._stack(column).reshape(shape)  # type: ignore[attr-defined, no-any-return]
+        return x.new_zeros(shape)  # methods are bound at run time
+    return type(x)._stack(column).reshape(shape)  # type: ignore[attr-defined]
 
 
 def _scalar(func: Callable[..., Any]) -> Callable[..., Any]:

@@ -110,7 +110,7 @@ def _batched_grad(
     stacked: list[Any] = []
     for column in zip(*rows):
         first = column[0]
-        stacked.append(None if first is None else type(first)._stack(column))  # type: ignore[attr-defined]
+        stacked.append(None if first is None else type(first)._stack(column))
     return tuple(stacked)
 
 

@@ -180,7 +180,7 @@ class TruncDivide(Binary):
     name = "div_trunc"
 
     @staticmethod
-    def ufunc(x: Any, y: Any, **options: Any) -> Any:  # type: ignore[override]  # like a NumPy function
+    def ufunc(x: Any, y: Any, **options: Any) -> Any:  # like a NumPy function
         if x.dtype.kind in "fc":
             return np.trunc(np.true_divide(x, y), **options)
         quotient = np.floor_divide(x, y)

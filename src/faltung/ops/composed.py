@@ -410,7 +410,7 @@ def _quantile(input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolati
         if shape:
             shape[at] = 1
         found = found.reshape([*found.shape[: wanted._data.ndim], *shape])
-    return found  # type: ignore[no-any-return]  # methods are bound at run time
+    return found  # methods are bound at run time
 
 
 def _neighbours(places: np.ndarray[Any, Any], interpolation: str) -> tuple[Tensor, Tensor, Tensor]:

@@ -99,7 +99,7 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 def _diagonal_copy(input: Tensor, offset: int) -> Tensor:
-    return diagonal(input, offset).clone()  # type: ignore[no-any-return]  # methods are bound at run time
+    return diagonal(input, offset).clone()  # methods are bound at run time
 
 
 def diagflat(input: Tensor, offset: int = 0) -> Tensor:

@@ -34,7 +34,7 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     if dropped:
         x = sum_(x, tuple(letters.index(letter) for letter in dropped))
         letters = [letter for letter in letters if letter in output]
-    return x.permute([letters.index(letter) for letter in output])  # type: ignore[no-any-return]
+    return x.permute([letters.index(letter) for letter in output])
 
 
 def _equation_of_lists(first: Tensor, rest: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:

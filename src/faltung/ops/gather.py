@@ -184,7 +184,7 @@ def _scatter(where: str, input: Tensor, dim: int, index: Tensor, source: Any, ad
     positions = checked_positions(where, index)
     at = wrap_dim(where, dim, input._data.ndim)
     if not positions.size:
-        return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
+        return input.clone()  # methods are bound at run time
     check_gather_shape(where, input._data, positions, at)
     values = scatter_source(where, input, index, source)
     check_range(where, positions, input._data.shape[at] if input._data.ndim else 1, at, RuntimeError)
@@ -367,7 +367,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
         raise IndexError(f"take: index out of range: the input has {size} elements.")
     flat = input.reshape(-1)
     wrapped = _wrap(np.where(positions < 0, positions + size, positions).astype(np.int64).reshape(-1))
-    return gather(flat, 0, wrapped).reshape(positions.shape)  # type: ignore[no-any-return]
+    return gather(flat, 0, wrapped).reshape(positions.shape)
 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
@@ -378,4 +378,4 @@ def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
             f"put: self and source expected to have the same dtype, but got {input.dtype} and {source.dtype}."
         )
     flat = input.reshape(-1).index_put((index.reshape(-1),), source.reshape(-1), accumulate)
-    return flat.reshape(input._data.shape)  # type: ignore[no-any-return]
+    return flat.reshape(input._data.shape)

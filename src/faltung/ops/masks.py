@@ -363,7 +363,7 @@ class NanToNum(Op):
 def nan_to_num(input: Tensor, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Tensor:
     """nan, inf and -inf replaced by numbers (0 and the largest finite ones unless given)."""
     if input._data.dtype.kind in "iub":
-        return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
+        return input.clone()  # methods are bound at run time
     found: Tensor = apply(NanToNum, input, nan=0.0 if nan is None else nan, posinf=posinf, neginf=neginf)
     return found
 

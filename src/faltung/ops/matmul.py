@@ -82,8 +82,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     y = other.reshape(-1, 1) if b.ndim == 1 else other
     found: Tensor = _matmul(x, y)
     if a.ndim == 1 and b.ndim == 1:
-        return found.reshape(())  # type: ignore[no-any-return]  # methods are bound at run time
-    return found.squeeze(-2) if a.ndim == 1 else found.squeeze(-1)  # type: ignore[no-any-return]
+        return found.reshape(())  # methods are bound at run time
+    return found.squeeze(-2) if a.ndim == 1 else found.squeeze(-1)
 
 
 def _matmul(x: Tensor, y: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def _matmul(x: Tensor, y: Tensor) -> Tensor:
     if a.ndim > 2 and b.ndim == 2:  # one large product instead of many small ones
         flat = apply(Matmul, x.reshape(-1, a.shape[-1]), y) if a.size else None
         if flat is not None:
-            return flat.reshape(*a.shape[:-1], b.shape[-1])  # type: ignore[no-any-return]
+            return flat.reshape(*a.shape[:-1], b.shape[-1])
     try:
         found: Tensor = apply(Matmul, x, y)
     except ValueError:
@@ -248,7 +248,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     inner_size = int(np.prod([a._data.shape[d] for d in left]))
     x = a.permute(*kept_a, *left).reshape(int(np.prod([a._data.shape[d] for d in kept_a])), inner_size)
     y = b.permute(*right, *kept_b).reshape(inner_size, int(np.prod([b._data.shape[d] for d in kept_b])))
-    return matmul(x, y).reshape(shape)  # type: ignore[no-any-return]
+    return matmul(x, y).reshape(shape)
 
 
 def chain_matmul(*matrices: Any) -> Tensor:
@@ -265,7 +265,7 @@ def chain_matmul(*matrices: Any) -> Tensor:
 
     def product(i: int, j: int) -> Tensor:
         if i == j:
-            return chain[i]  # type: ignore[no-any-return]
+            return chain[i]
         k = best[i, j][1]
         return mm(product(i, k), product(k + 1, j))
 

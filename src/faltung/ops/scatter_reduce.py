@@ -130,7 +130,7 @@ def scatter_reduce(
     places = checked_positions("scatter_reduce", index)
     at = wrap_dim("scatter_reduce", dim, input._data.ndim)
     if not places.size:
-        return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
+        return input.clone()  # methods are bound at run time
     check_gather_shape("scatter_reduce", input._data, places, at)
     source = scatter_source("scatter_reduce", input, index, src)
     check_range("scatter_reduce", places, input._data.shape[at] if input._data.ndim else 1, at, RuntimeError)

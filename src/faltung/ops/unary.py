@@ -158,7 +158,7 @@ class Rsqrt(Unary):
     keeps = "output"
 
     @staticmethod
-    def ufunc(x: Any, **out: Any) -> Any:  # type: ignore[override]  # like a NumPy function
+    def ufunc(x: Any, **out: Any) -> Any:  # like a NumPy function
         return np.divide(x.dtype.type(1), np.sqrt(x), **out)
 
     @classmethod
@@ -173,7 +173,7 @@ class Reciprocal(Unary):
     keeps = "output"
 
     @staticmethod
-    def ufunc(x: Any, **out: Any) -> Any:  # type: ignore[override]
+    def ufunc(x: Any, **out: Any) -> Any:
         return np.divide(x.dtype.type(1), x, **out)
 
     @classmethod
@@ -333,7 +333,7 @@ class Rad2deg(Unary):
     keeps = "nothing"
 
     @staticmethod
-    def ufunc(x: Any, **out: Any) -> Any:  # type: ignore[override]
+    def ufunc(x: Any, **out: Any) -> Any:
         return np.multiply(x, x.dtype.type(180 / math.pi), **out)
 
     @classmethod
@@ -348,7 +348,7 @@ class Deg2rad(Unary):
     keeps = "nothing"
 
     @staticmethod
-    def ufunc(x: Any, **out: Any) -> Any:  # type: ignore[override]
+    def ufunc(x: Any, **out: Any) -> Any:
         return np.multiply(x, x.dtype.type(math.pi / 180), **out)
 
     @classmethod
@@ -590,7 +590,7 @@ def _rounding(op: type[Op], input: Tensor) -> Tensor:
     if input._data.dtype.kind == "c":
         raise RuntimeError(f"{op.name}: not supported for complex inputs.")
     if input._data.dtype.kind in "iu":
-        return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
+        return input.clone()  # methods are bound at run time
     found: Tensor = apply(op, input)
     return found
 
@@ -618,7 +618,7 @@ def frac(input: Tensor) -> Tensor:
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
     """Rounded to the nearest, halves to even."""
     if input._data.dtype.kind in "iu":
-        return input.clone()  # type: ignore[no-any-return]
+        return input.clone()
     found: Tensor = apply(Round, input, decimals=decimals)
     return found
 
@@ -628,7 +628,7 @@ def sign(input: Tensor) -> Tensor:
     if input._data.dtype.kind == "c":
         raise RuntimeError("sign: Unlike NumPy, sign() of complex numbers is not supported. Use sgn().")
     if input._data.dtype.kind == "b":
-        return input.clone()  # type: ignore[no-any-return]
+        return input.clone()
     found: Tensor = apply(Sign, input)
     return found
 
@@ -712,7 +712,7 @@ class RealAngle(Step):
     name = "angle"
 
     @staticmethod
-    def ufunc(x: Any, **out: Any) -> Any:  # type: ignore[override]
+    def ufunc(x: Any, **out: Any) -> Any:
         return np.where(np.isnan(x), x, np.where(x < 0, x.dtype.type(math.pi), x.dtype.type(0)))
 
 
@@ -756,6 +756,6 @@ def angle(input: Tensor) -> Tensor:
     """The argument of complex numbers; 0 or pi for real ones."""
     x = as_float(input)
     if x._data.dtype.kind == "c":
-        return x.imag.atan2(x.real)  # type: ignore[no-any-return]
+        return x.imag.atan2(x.real)
     found: Tensor = apply(RealAngle, x)
     return found

@@ -123,7 +123,7 @@ def test_nan_stays_nan(case: ActivationCase) -> None:
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.module], ids=str)
 def test_module_is_its_function(case: ActivationCase) -> None:
-    module = getattr(nn, case.module)(**case.options)  # type: ignore[arg-type]
+    module = getattr(nn, case.module)(**case.options)
     x = faltung.tensor(VALUES)
     np.testing.assert_array_equal(module(x).numpy(), getattr(F, case.function)(x, **case.options).numpy())
     assert not module.state_dict()
