@@ -24,19 +24,24 @@ _ACTIVATIONS = (
 # operation -> modules under engine.kernels, tried in this order before the reference
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "conv.forward": (
+        "conv_depthwise",
+        "conv_grouped",
         "conv_dense_winograd",
         "conv_dense",
     ),
     "conv.backward_data": (
+        "conv_depthwise",
+        "conv_grouped",
         "conv_scatter",
         "conv_dense_winograd",
         "conv_dense",
     ),
-    "conv.backward_weights": ("conv_dense_weights",),
+    "conv.backward_weights": ("conv_depthwise", "conv_grouped_weights", "conv_dense_weights"),
     **{f"norm.batch_{name}": ("batch_norm",) for name in ("forward", "backward", "inference")},
     **{f"softmax.{name}": ("softmax",) for name in ("forward", "backward", "log_forward", "log_backward")},
     "loss.cross_entropy_forward": ("cross_entropy",),
     "loss.cross_entropy_backward": ("cross_entropy",),
+    "layout.copy": ("relayout",),
     "random.words": ("mersenne",),
     "random.below": ("mersenne",),
     "dropout.forward": ("dropout",),

@@ -30,9 +30,10 @@ from typing import Any
 
 import numpy as np
 
+from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int, Vec, f32, f64
 from faltung.engine.kernel import Kernel, address, bits
-from faltung.engine.kernels import flat, layout
+from faltung.engine.kernels import flat
 
 VECTORS = 4
 BLOCK_ELEMENTS = 16384  # of x in one block of rows, as far as the bounds below let it

@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int, Vec, i64
 from faltung.engine.kernel import Kernel, address, bits
-from faltung.engine.kernels import elementary, flat, layout
+from faltung.engine.kernels import elementary, flat
 from faltung.engine.kernels.softmax import BLOCK_ELEMENTS, Row, add, largest_and_total
 
 Array = np.ndarray

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
+from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int, i8
 from faltung.engine.kernel import Kernel, address, bits
-from faltung.engine.kernels import flat, layout
+from faltung.engine.kernels import flat
 
 UNROLL = 2
 VECTORS = 4

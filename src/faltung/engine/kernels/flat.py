@@ -14,6 +14,7 @@ import numpy as np
 
 from faltung.engine import memory
 from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
+from faltung.engine.registry import call
 from faltung.engine.target import host
 
 BLOCK = 16384  # elements of one chunk: 64 KiB of each operand
@@ -60,7 +61,7 @@ def matching(x: np.ndarray, model: np.ndarray) -> np.ndarray:
     if x.strides == model.strides or dense_order(x.shape, x.strides) == dense_order(model.shape, model.strides):
         return x
     copy = like(model)
-    np.copyto(copy, x)
+    call("layout.copy", copy, x)
     return copy
 
 

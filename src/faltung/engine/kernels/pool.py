@@ -27,11 +27,11 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from faltung.engine import memory
+from faltung.engine import layout, memory
 from faltung.engine.emit import Emitter, Int, IntLike, Vec, i8, i32, i64
 from faltung.engine.geometry import PoolGeometry
 from faltung.engine.kernel import Kernel, address
-from faltung.engine.kernels import flat, layout
+from faltung.engine.kernels import flat
 from faltung.engine.kernels.pool_tables import (
     Tables,
     adaptive_tables,

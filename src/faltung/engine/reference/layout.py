@@ -15,6 +15,11 @@ def to_logical(x: np.ndarray) -> np.ndarray:
     return np.moveaxis(x, -1, 1)
 
 
+def copy(target: np.ndarray, source: np.ndarray) -> None:
+    """Overwrite `target` with `source`, of its shape and dtype, in another memory order; they share no memory."""
+    np.copyto(target, source)
+
+
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Uninitialised (N, C, *spatial), channels last."""
     return to_logical(np.empty((shape[0], *shape[2:], shape[1]), dtype))
