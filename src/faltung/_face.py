@@ -91,10 +91,8 @@ _FUNCTIONS: dict[Any, str] = {
     ),
     random: "| Generator default_generator fork_rng get_rng_state initial_seed manual_seed seed set_rng_state",
     convenience: (
-        "| numel is_floating_point is_complex is_nonzero is_same_size is_inference get_num_threads set_num_threads "
-        "get_num_interop_threads set_num_interop_threads set_default_device set_default_tensor_type softmax log_softmax "
-        "use_deterministic_algorithms are_deterministic_algorithms_enabled set_float32_matmul_precision "
-        "get_float32_matmul_precision save load"
+        "| numel is_floating_point is_complex is_nonzero is_same_size is_inference get_num_interop_threads "
+        "set_num_interop_threads set_default_device set_default_tensor_type softmax log_softmax save load"
     ),
 }  # fmt: skip
 

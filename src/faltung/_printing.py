@@ -156,7 +156,8 @@ def tensor_repr(tensor: Tensor, contents: Any = None) -> str:
     array = tensor._data
     dtype = tensor.dtype
     suffixes: list[str] = []
-    implied = dtype in (dtypes.get_default_dtype(), dtypes.int64, dtypes.bool)
+    default = dtypes.get_default_dtype()
+    implied = dtype in (default, default.to_complex(), dtypes.int64, dtypes.bool)
     if array.size == 0 and contents is None:
         if array.ndim != 1:
             suffixes.append(f"size={tuple(array.shape)}")

@@ -12,9 +12,6 @@ from faltung.ops.dims import wrap_dim
 from faltung.ops.promotion import cast
 from faltung.tensor import Tensor
 
-_deterministic = False
-_matmul_precision = "highest"
-
 
 def numel(input: Tensor) -> int:
     """The number of elements."""
@@ -60,20 +57,6 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     return softmax_family.log_softmax(x, wrap_dim("log_softmax", dim, x._data.ndim))
 
 
-def get_num_threads() -> int:
-    """How many threads the engine computes with."""
-    from faltung.backends import cpu
-
-    return cpu.get_num_threads()
-
-
-def set_num_threads(int: int, /) -> None:
-    """Choose how many threads the engine computes with. Results don't depend on it."""
-    from faltung.backends import cpu
-
-    cpu.set_num_threads(int)
-
-
 def get_num_interop_threads() -> int:
     """Always 1: operations run one after the other."""
     return 1
@@ -100,30 +83,6 @@ def set_default_tensor_type(t: Any, /) -> None:
         dtypes.set_default_dtype(found[0])
         return
     dtypes.set_default_dtype(t.element_type)
-
-
-def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
-    """Nothing changes: results are always the same from run to run."""
-    global _deterministic
-    _deterministic = bool(mode)
-
-
-def are_deterministic_algorithms_enabled() -> bool:
-    """What `use_deterministic_algorithms` was last called with."""
-    return _deterministic
-
-
-def set_float32_matmul_precision(precision: str) -> None:
-    """Remembered, but products are always computed in full float32."""
-    global _matmul_precision
-    if precision not in ("highest", "high", "medium"):
-        raise ValueError(f"set_float32_matmul_precision: expected 'highest', 'high' or 'medium', got {precision!r}.")
-    _matmul_precision = precision
-
-
-def get_float32_matmul_precision() -> str:
-    """What `set_float32_matmul_precision` was last called with."""
-    return _matmul_precision
 
 
 def save(*args: Any, **kwargs: Any) -> None:

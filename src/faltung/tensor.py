@@ -32,13 +32,14 @@ _new = object.__new__
 class ViewOf:
     """How a view was made: `chain` of view operations applied to `base`."""
 
-    __slots__ = ("base", "chain", "tracked", "version")
+    __slots__ = ("base", "chain", "several", "tracked", "version")
 
     def __init__(self, base: Tensor, chain: tuple[Any, ...], version: int) -> None:
         self.base = base
         self.chain = chain  # ((operation, attributes), ...)
         self.version = version  # of the memory, when the view's grad_fn was made
-        self.tracked = modes.grad  # made under no_grad: its history isn't renewed after writes
+        self.tracked = modes.grad  # False under no_grad: its history isn't renewed after writes
+        self.several = False  # one of several views that one call made (split, unbind): not to be written
 
 
 class LeafHooks:
@@ -155,8 +156,11 @@ class Tensor(Methods):
     def requires_grad(self) -> bool:
         """Whether gradients of this tensor are wanted or pass through it."""
         link = self._view
-        if link is not None and link.version != self._storage.version:
-            self._refresh()
+        if link is not None:
+            if not link.tracked:  # PyTorch's answer too, though such a view has no history
+                return self._requires_grad or link.base.requires_grad
+            if link.version != self._storage.version:
+                self._refresh()
         return self._requires_grad
 
     @requires_grad.setter

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from faltung import dtypes
 from faltung.ops import (
     activation,
@@ -37,6 +39,8 @@ from faltung.ops.dims import wrap_dim
 from faltung.ops.promotion import is_number
 from faltung.ops.write import inplace
 from faltung.tensor import Tensor
+
+_wrap = Tensor._wrap
 
 # --- methods that are the function itself
 
@@ -147,13 +151,13 @@ _CASTS: dict[str, dtypes.dtype] = {
 
 
 def _operand(value: Any) -> bool:
-    return isinstance(value, Tensor) or is_number(value)
+    return isinstance(value, Tensor | np.ndarray) or is_number(value)
 
 
 def _forward_operator(function: Callable[..., Any]) -> Callable[..., Any]:
     def operator(self: Tensor, other: Any) -> Any:
         if type(other) is Tensor or _operand(other):
-            return function(self, other)
+            return function(self, _wrap(other) if isinstance(other, np.ndarray) else other)
         return NotImplemented
 
     return operator
@@ -161,6 +165,8 @@ def _forward_operator(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _reflected_operator(function: Callable[..., Any]) -> Callable[..., Any]:
     def operator(self: Tensor, other: Any) -> Any:
+        if isinstance(other, np.ndarray):
+            return function(_wrap(other), self)
         return function(other, self) if _operand(other) else NotImplemented
 
     return operator
@@ -230,16 +236,24 @@ def _bool(self: Tensor) -> bool:
     return bool(self._data.item())
 
 
+def _only_element(self: Tensor) -> Any:
+    if self._data.size != 1:
+        raise ValueError(
+            f"only one element tensors can be converted to Python scalars, got shape {list(self.shape)}. Use tolist()."
+        )
+    return self._data.item()
+
+
 def _float(self: Tensor) -> float:
-    return float(convert.item(self))
+    return float(_only_element(self))
 
 
 def _int(self: Tensor) -> int:
-    return int(convert.item(self))
+    return int(_only_element(self))
 
 
 def _complex(self: Tensor) -> complex:
-    return complex(convert.item(self))
+    return complex(_only_element(self))
 
 
 def _index(self: Tensor) -> int:

@@ -191,6 +191,11 @@ def _check_writable_history(label: str, target: Tensor) -> None:
             f"{label}: a view of a leaf Variable that requires grad is being used in an in-place operation. "
             "Write inside `with no_grad():`, or on a clone() of the leaf."
         )
+    if link is not None and link.several:
+        raise RuntimeError(
+            f"{label}: Output of a function that returns multiple views (split, chunk, unbind, iteration) is being modified "
+            "inplace. Use narrow(), select() or an index to get a view that may be written, or the out-of-place form."
+        )
     if link is not None and not link.tracked:
         raise RuntimeError(
             f"{label}: A view was created in no_grad mode and is being modified inplace with grad mode enabled. "

@@ -403,6 +403,8 @@ def operator_eq(input: Tensor, other: Any) -> Any:
     """`==`: elementwise with tensors and numbers, identity with anything else."""
     if isinstance(other, Tensor) or is_number(other):
         return eq(input, other)
+    if isinstance(other, np.ndarray):
+        return eq(input, Tensor._wrap(other))
     return NotImplemented
 
 
@@ -410,4 +412,6 @@ def operator_ne(input: Tensor, other: Any) -> Any:
     """`!=`: elementwise with tensors and numbers, identity with anything else."""
     if isinstance(other, Tensor) or is_number(other):
         return ne(input, other)
+    if isinstance(other, np.ndarray):
+        return ne(input, Tensor._wrap(other))
     return NotImplemented

@@ -84,7 +84,7 @@ def _array_from_python(data: Any, dtype: _dtype | None) -> np.ndarray[Any, Any]:
     if dtype is not None:
         return _python_to(found, to_numpy_dtype(dtype))
     if found.dtype.kind == "f":
-        keep = isinstance(data, np.generic) or (_first_number(data, np.generic) and found.dtype != np.float64)
+        keep = _first_number(data, np.generic)  # NumPy's numbers know their type, Python's floats don't
         return _convert_quietly(found, found.dtype if keep else to_numpy_dtype(get_default_dtype()))
     if found.dtype.kind == "c":
         return _convert_quietly(found, to_numpy_dtype(get_default_dtype().to_complex()))

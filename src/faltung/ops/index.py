@@ -240,10 +240,12 @@ def _is_mask(tensor: Tensor) -> bool:
 
 
 def _position(item: Any) -> int:
+    if isinstance(item, str):
+        raise TypeError(f"index: a tensor has no named entries, got the index {item!r}.")
     try:
         found: int = item.__index__()
     except (AttributeError, TypeError):
-        raise TypeError(
+        raise IndexError(
             "index: only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got "
             f"{type(item).__name__})."
         ) from None

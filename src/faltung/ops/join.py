@@ -251,6 +251,14 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
     for length in lengths:
         parts.append(apply(Narrow, tensor, dim=at, start=start, length=length))
         start += length
+    return _marked(parts)
+
+
+def _marked(parts: list[Tensor]) -> tuple[Tensor, ...]:
+    """Views that one call made: PyTorch doesn't let them be written while gradients are recorded."""
+    for part in parts:
+        if part._view is not None:
+            part._view.several = True
     return tuple(parts)
 
 
@@ -325,7 +333,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     if not data.ndim:
         raise IndexError(f"unbind: Dimension specified as {dim} but tensor has no dimensions.")
     at = wrap_dim("unbind", dim, data.ndim)
-    return tuple([apply(Select, input, dim=at, index=i) for i in range(data.shape[at])])
+    return _marked([apply(Select, input, dim=at, index=i) for i in range(data.shape[at])])
 
 
 class Windows(Op):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from faltung import return_types
 from faltung.autograd.graph import Op
 from faltung.dtypes import COMPLEX
 from faltung.ops.apply import apply
@@ -16,26 +17,6 @@ from faltung.ops.reduce import check_not_empty, restore_dims
 from faltung.tensor import Tensor
 
 _wrap = Tensor._wrap
-
-
-class ValuesIndices(NamedTuple):
-    """Values along a dimension, and where they stood."""
-
-    values: Tensor
-    indices: Tensor
-
-
-# Result types by operation, so that a printed result names its operation; all are (values, indices).
-max_type = type("max", (ValuesIndices,), {})
-min_type = type("min", (ValuesIndices,), {})
-sort_type = type("sort", (ValuesIndices,), {})
-topk_type = type("topk", (ValuesIndices,), {})
-median_type = type("median", (ValuesIndices,), {})
-mode_type = type("mode", (ValuesIndices,), {})
-kthvalue_type = type("kthvalue", (ValuesIndices,), {})
-cummax_type = type("cummax", (ValuesIndices,), {})
-cummin_type = type("cummin", (ValuesIndices,), {})
-aminmax_type = NamedTuple("aminmax", [("min", Tensor), ("max", Tensor)])
 
 
 def _refuse_complex(where: str, input: Tensor) -> None:
@@ -89,7 +70,7 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
 def aminmax(input: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """The smallest and the largest element."""
     dims: Any = () if dim is None else dim
-    return aminmax_type(amin(input, dims, keepdim), amax(input, dims, keepdim))
+    return return_types.aminmax(amin(input, dims, keepdim), amax(input, dims, keepdim))
 
 
 class ArgExtreme(Op):
@@ -113,6 +94,8 @@ def _arg_extreme(where: str, input: Tensor, dim: Any, keepdim: bool, largest: bo
     if input._data.dtype.kind == "b" and where in ("argmax", "argmin"):
         raise RuntimeError(f"{where}: \"{where}_cpu\" not implemented for 'Bool'. Convert the mask with .int() first.")
     at = None if dim is None else wrap_dim(where, dim, input._data.ndim)
+    if dim is None and not input._data.size:
+        raise IndexError(f"{where}: Expected reduction dim to be specified for input.numel() == 0. Give dim=.")
     check_not_empty(where, input, dim)
     found: Tensor = apply(ArgExtreme, input, dim=at, keepdim=keepdim, largest=largest)
     return found
@@ -160,12 +143,12 @@ def _max_or_min(where: str, input: Tensor, dim: Any, keepdim: bool, other: Any, 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The largest element; with `dim`, (values, indices) along it; with another tensor, the elementwise larger."""
-    return _max_or_min("max", input, dim, keepdim, other, max_type, True)
+    return _max_or_min("max", input, dim, keepdim, other, return_types.max, True)
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
     """The smallest element; with `dim`, (values, indices) along it; with another tensor, the elementwise smaller."""
-    return _max_or_min("min", input, dim, keepdim, other, min_type, False)
+    return _max_or_min("min", input, dim, keepdim, other, return_types.min, False)
 
 
 # --- sorting
@@ -205,7 +188,7 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: b
 def sort(input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False) -> Any:
     """(values, indices) in ascending order along `dim`; always stable."""
     positions = argsort(input, dim, descending)
-    return sort_type(_at(input, positions, wrap_dim("sort", dim, input._data.ndim), True), positions)
+    return return_types.sort(_at(input, positions, wrap_dim("sort", dim, input._data.ndim), True), positions)
 
 
 def msort(input: Tensor) -> Tensor:
@@ -223,7 +206,7 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     positions = argsort(input, at, largest)
     if input._data.ndim:
         positions = positions.narrow(at, 0, k).clone()
-    return topk_type(_at(input, positions, at, True), positions)
+    return return_types.topk(_at(input, positions, at, True), positions)
 
 
 def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any:
@@ -235,7 +218,7 @@ def kthvalue(input: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Any
     positions = argsort(input, at)
     positions = positions.narrow(at, k - 1, 1) if input._data.ndim else positions
     flat = positions if keepdim or not input._data.ndim else positions.squeeze(at)
-    return kthvalue_type(_at(input, positions, at, keepdim), flat)
+    return return_types.kthvalue(_at(input, positions, at, keepdim), flat)
 
 
 def _middle(where: str, input: Tensor, dim: Any, keepdim: bool, skip_nan: bool) -> Any:
@@ -244,9 +227,10 @@ def _middle(where: str, input: Tensor, dim: Any, keepdim: bool, skip_nan: bool) 
         if not input._data.size:
             return input.new_full((), float("nan"))
         return _middle(where, flat, 0, False, skip_nan).values
+    kind = return_types.nanmedian if skip_nan else return_types.median
     at = wrap_dim(where, dim, input._data.ndim)
     if not input._data.ndim:
-        return median_type(input.clone(), _wrap(np.zeros((), np.int64)))
+        return kind(input.clone(), _wrap(np.zeros((), np.int64)))
     check_not_empty(where, input, at)
     order = argsort(input, at)
     nans = np.isnan(input._data) if input._data.dtype.kind == "f" else np.zeros(input._data.shape, bool)
@@ -256,7 +240,7 @@ def _middle(where: str, input: Tensor, dim: Any, keepdim: bool, skip_nan: bool) 
         middle = np.where(nans.any(axis=at, keepdims=True), input._data.shape[at] - 1, (input._data.shape[at] - 1) // 2)
     positions = gather(order, at, _wrap(np.asarray(middle, np.int64)))
     flat = positions if keepdim else positions.squeeze(at)
-    return median_type(_at(input, positions, at, keepdim), flat)
+    return kind(_at(input, positions, at, keepdim), flat)
 
 
 def median(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
@@ -273,7 +257,7 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
     """(values, indices) of the most frequent element along `dim`, the smallest one on ties."""
     at = wrap_dim("mode", dim, input._data.ndim)
     if not input._data.ndim:
-        return mode_type(input.clone(), _wrap(np.zeros((), np.int64)))
+        return return_types.mode(input.clone(), _wrap(np.zeros((), np.int64)))
     check_not_empty("mode", input, at)
     rows = np.moveaxis(input._data, at, -1)
     flat = rows.reshape(-1, rows.shape[-1])
@@ -283,4 +267,4 @@ def mode(input: Tensor, dim: int = -1, keepdim: bool = False) -> Any:
         best = values[np.argmax(counts)]
         positions[row] = np.flatnonzero(line == best)[-1]
     shaped = _wrap(np.expand_dims(positions.reshape(rows.shape[:-1]), at))
-    return mode_type(_at(input, shaped, at, keepdim), shaped if keepdim else shaped.squeeze(at))
+    return return_types.mode(_at(input, shaped, at, keepdim), shaped if keepdim else shaped.squeeze(at))

@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from faltung import dtypes
+from faltung import dtypes, return_types
 from faltung.autograd.graph import Op
 from faltung.ops.apply import apply
 from faltung.ops.dims import wrap_dim
 from faltung.ops.gather import gather
 from faltung.ops.join import cat
-from faltung.ops.order import cummax_type, cummin_type
 from faltung.ops.promotion import as_float, cast
 from faltung.tensor import Tensor
 
@@ -121,12 +120,12 @@ def _cumulative_extreme(where: str, kind: Any, input: Tensor, dim: int, largest:
 
 def cummax(input: Tensor, dim: int) -> Any:
     """(values, indices) of the running maximum along `dim`."""
-    return _cumulative_extreme("cummax", cummax_type, input, dim, True)
+    return _cumulative_extreme("cummax", return_types.cummax, input, dim, True)
 
 
 def cummin(input: Tensor, dim: int) -> Any:
     """(values, indices) of the running minimum along `dim`."""
-    return _cumulative_extreme("cummin", cummin_type, input, dim, False)
+    return _cumulative_extreme("cummin", return_types.cummin, input, dim, False)
 
 
 class LogCumSumExp(Op):
