@@ -16,7 +16,7 @@ if __name__ == "__main__":
         params, _ = train(torch.optim, torch.from_numpy, name)
         for number, param in enumerate(params):
             stored[f"{name}.{number}"] = param.detach().numpy()
-    np.savez_compressed(Path(__file__).with_name("optimizers.npz"), **stored)  # type: ignore[arg-type]
+    np.savez_compressed(Path(__file__).with_name("optimizers.npz"), **stored)
     rates = {
         f"{name}.{cls}": follow(torch.optim, torch.from_numpy, name, cls)
         for name in SCHEDULES

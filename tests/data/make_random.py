@@ -15,4 +15,4 @@ if __name__ == "__main__":
     for name, draw in DRAWS.items():
         torch.manual_seed(draw.seed)
         stored[name] = draw.call(torch).numpy()
-    np.savez_compressed(Path(__file__).with_name("random.npz"), **stored)  # type: ignore[arg-type]
+    np.savez_compressed(Path(__file__).with_name("random.npz"), **stored)

@@ -60,11 +60,10 @@ def set_num_threads(num: int) -> None:
     """Compute with `num` threads. Results don't depend on it.
 
     Raises:
-        TypeError: not an integer.
-        RuntimeError: not positive.
+        RuntimeError: not a positive integer.
     """
     if isinstance(num, bool) or not isinstance(num, int):
-        raise TypeError(f"set_num_threads: expects an int, but got {type(num).__name__}.")
+        raise RuntimeError(f"set_num_threads: expects an int, but got {type(num).__name__}.")
     if num < 1:
         raise RuntimeError(f"set_num_threads: expects a positive integer, got {num}.")
     _flags.threads = num

@@ -26,7 +26,7 @@ def _key(value: Any) -> Hashable:
         return value.shape, value.strides, value.dtype.char
     if isinstance(value, Hashable):
         return value
-    return type(value)
+    return type(value).__name__
 
 
 def fastest(

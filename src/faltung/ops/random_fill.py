@@ -38,12 +38,12 @@ class Fill(Op):
     draw: ClassVar[Any]  # a fill_* function of faltung.sampling
 
     @classmethod
-    def forward(cls, ctx: Any, x: np.ndarray, *others: np.ndarray, **options: Any) -> np.ndarray:  # type: ignore[override]
+    def forward(cls, ctx: Any, x: np.ndarray, *others: np.ndarray, **options: Any) -> np.ndarray:
         ctx.others = [(other.shape, other.dtype) for other in others]
         return cls.draw(np.empty_like(x), *others, **options)
 
     @classmethod
-    def inplace(cls, ctx: Any, x: np.ndarray, *others: np.ndarray, **options: Any) -> None:  # type: ignore[override]
+    def inplace(cls, ctx: Any, x: np.ndarray, *others: np.ndarray, **options: Any) -> None:
         cls.draw(x, *others, **options)
 
     @staticmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ class LBFGS(Optimizer):
             offset += count
 
     def _evaluate(
-        self, closure: Closure, start: list[np.ndarray], t: float, direction: np.ndarray
+        self, closure: Closure, start: list[np.ndarray], direction: np.ndarray, t: float
     ) -> tuple[float, np.ndarray]:
         """Loss and gradient at start + t direction; the parameters are back at `start` afterwards."""
         self._move(start, t, direction)
@@ -156,7 +157,7 @@ class LBFGS(Optimizer):
             start = self._clone_param()
             if group["line_search_fn"] is not None:
                 best, used = _strong_wolfe(
-                    lambda t, start=start, direction=direction: self._evaluate(evaluate, start, t, direction),
+                    partial(self._evaluate, evaluate, start, direction),
                     _Point(0.0, loss, grad, slope),
                     t,
                     direction,

@@ -72,7 +72,7 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         height = 1 + math.cos(math.pi * self.T_cur / self.T_i)
         return [self.eta_min + (base - self.eta_min) * height / 2 for base in self.base_lrs]
 
-    def step(self, epoch: float | None = None) -> None:  # type: ignore[override]  # fractions of an epoch are welcome here
+    def step(self, epoch: float | None = None) -> None:
         """Set the rates of the next step, or of `epoch`, which may be a fraction: `epoch + batch / batches`."""
         if epoch is None and self.last_epoch < 0:
             epoch = 0

@@ -221,7 +221,7 @@ def random_split(
             if not 0 <= fraction <= 1:
                 raise ValueError(f"random_split: Fraction at index {number} is not between 0 and 1, got {fraction}.")
         counts = [math.floor(len(dataset) * fraction) for fraction in counts]
-        for number in range(len(dataset) - sum(counts)):
+        for number in range(len(dataset) - int(sum(counts))):
             counts[number % len(counts)] += 1
         for number, count in enumerate(counts):
             if count == 0:
