@@ -1,8 +1,9 @@
 """How a depthwise or grouped convolution is cut up: lanes, tiles, strips, and the numbers that its kernels are given.
 
-Every pass walks the rows of a result and reads rows of a source (see `group_rows`). The forward pass reads the input; the
-data gradient reads the gradient of the output, with the channels of a group changing sides: at stride 1 as a forward pass
-with flipped taps, otherwise "scattering", where a result row meets only the taps that its residue allows.
+Every pass walks the rows of a result and reads rows of a source (see `group_rows`). The forward pass reads the input;
+the
+data gradient reads the gradient of the output, with the channels of a group changing sides: at stride 1 as a forward
+pass with flipped taps, otherwise "scattering", where a result row meets only the taps that its residue allows.
 
     forward      source position * 1      = result position * stride - before + tap * dilation
     scattering   source position * stride = result position + before - tap * dilation
@@ -151,7 +152,9 @@ def choose(p: Pass, planar: bool, stream: bool, target: Target) -> Schedule:
     columns = p.result[2] + (p.before[2] % step if p.scatter else 0)
     widths = [w for w in range(step, max(most, step) + 1, step)]
     pixels = min(widths, key=lambda w: (-(-columns // w) * (w + TASTE_FOR_WIDTH), -w))
-    return Schedule(lanes, planar, pixels, largest_divisor(p.ins, 4), taps, p.stride[2], p.dilation[2], p.scatter, stream)
+    return Schedule(
+        lanes, planar, pixels, largest_divisor(p.ins, 4), taps, p.stride[2], p.dilation[2], p.scatter, stream
+    )
 
 
 def largest_divisor(n: int, most: int) -> int:

@@ -1,18 +1,20 @@
 """Rows of channel vectors: what depthwise and grouped convolutions, and their gradients, have in common.
 
-With few channels per group, one vector of output channels spans several groups. Each lane then needs the input channel of
-its own group: channel c of all those groups is loaded as one short vector and spread over the lanes (never multiplied by
+With few channels per group, one vector of output channels spans several groups. Each lane then needs the input channel
+of
+its own group: channel c of all those groups is loaded as one short vector and spread over the lanes (never multiplied
+by
 zero weights: an infinity in one group must not reach another):
 
     4 -> 8 channels per group, 16 lanes:   a1 b1  ->  a1 a1 a1 a1 a1 a1 a1 a1 b1 b1 b1 b1 b1 b1 b1 b1
 
-The spread vector serves every tap and every output pixel in reach of its column. Depthwise is the case 1 -> 1, where the
-short vector is a whole one; with one group per vector, spreading is a broadcast.
+The spread vector serves every tap and every output pixel in reach of its column. Depthwise is the case 1 -> 1, where
+the short vector is a whole one; with one group per vector, spreading is a broadcast.
 
 A chunk is a strip of output rows. Input rows are brought, one at a time and only when first needed, into a ring in the
 thread's scratch memory: there they lie as [column][channel of the group][group], zeros left and right, whatever the
-input's strides were. So the inner loops have constant offsets and no edges, the ring stays in L1, and no input is copied
-as a whole:
+input's strides were. So the inner loops have constant offsets and no edges, the ring stays in L1, and no input is
+copied as a whole:
 
     for each output row of the strip:
         fetch the input rows that it is the first to need                       (Rows.fetch)
@@ -183,7 +185,9 @@ class Rows:
                 count = h.carried[0]
                 with e.when(meets), e.loop("list.w", f.w_blocks) as w:
                     tap = ((d.index * f.h_taps + h.index) * f.w_blocks + w.index) * lines
-                    place = (d.index * f.ring + at % f.ring) * self.row_floats + w.index * f.w_block_step * self.lanes.width
+                    place = (
+                        d.index * f.ring + at % f.ring
+                    ) * self.row_floats + w.index * f.w_block_step * self.lanes.width
                     for line in range(lines):
                         entry = self.table.at((count + w.index * lines + line) << 1)
                         entry.store_int(place + line * self.block * self.lanes.packs)
@@ -205,7 +209,14 @@ class Fill:
     """
 
     def __init__(
-        self, e: Emitter, order: tuple[int | None, ...], channels: int, planar: bool, step_h: Int, step_w: Int, step_c: Int
+        self,
+        e: Emitter,
+        order: tuple[int | None, ...],
+        channels: int,
+        planar: bool,
+        step_h: Int,
+        step_w: Int,
+        step_c: Int,
     ) -> None:
         self.e, self.order, self.channels, self.planar = e, order, channels, planar
         self.step_h, self.step_w, self.step_c = step_h, step_w, step_c

@@ -1,10 +1,11 @@
 """Weights of grouped convolutions between PyTorch's layout and the kernels' vectors.
 
-    packed[vector][d][h][entry of taps][entry of channels][channel][tap][lane]  <->  w[output channel][input channel][d][h][w]
+    packed[vector][d][h][entry of taps][entry of channels][channel][tap][lane]  <->  w[output channel][input
+    channel][d][h][w]
 
 A chunk is one vector. Packing copies lane by lane; collecting adds the segments' partial gradients, in order, vector by
-vector, and writes the lanes out. Strides of w are arguments, so that the data gradient's weights (the channels of a group
-change sides, taps may be flipped) are packed by the same kernel.
+vector, and writes the lanes out. Strides of w are arguments, so that the data gradient's weights (the channels of a
+group change sides, taps may be flipped) are packed by the same kernel.
 """
 
 from __future__ import annotations
@@ -105,7 +106,10 @@ class _Walk:
                 offset = row_offset + group.index * self.w_step * kind.taps + entry.index * self.in_step * kind.block
                 for channel in range(kind.block):
                     for tap in range(kind.taps):
-                        body(place + (channel * kind.taps + tap) * size, offset + self.in_step * channel + self.w_step * tap)
+                        body(
+                            place + (channel * kind.taps + tap) * size,
+                            offset + self.in_step * channel + self.w_step * tap,
+                        )
 
 
 def emit_pack(e: Emitter, kind: Weights) -> None:
@@ -114,7 +118,9 @@ def emit_pack(e: Emitter, kind: Weights) -> None:
     packed, weights = e.pointer("packed").at(e.chunk * walk.floats), e.pointer("weights")
     size = kind.lanes.lanes
     lanes = [walk.lane(lane) for lane in range(size)]
-    starts = [weights.at(e.choose(exists, group * walk.group_step + out * walk.out_step, 0)) for group, out, exists in lanes]
+    starts = [
+        weights.at(e.choose(exists, group * walk.group_step + out * walk.out_step, 0)) for group, out, exists in lanes
+    ]
     bits = [exists for _, _, exists in lanes]
 
     def copy(place: Int, offset: Int) -> None:
