@@ -17,8 +17,8 @@ def deepcopy_tensor(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
         return found
     if tensor.grad_fn is not None:
         raise RuntimeError(
-            "deepcopy: Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment. "
-            "Use tensor.detach() or tensor.clone() first."
+            "deepcopy: Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at "
+            "the moment. Use tensor.detach() or tensor.clone() first."
         )
     fresh = Tensor._wrap(tensor._data.copy(order="K"))
     fresh._requires_grad = tensor._requires_grad

@@ -42,12 +42,13 @@ _FUNCTIONS: dict[Any, str] = {
     powers: "pow",
     extremes: "maximum minimum fmax fmin",
     compare: (
-        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
-        "bitwise_left_shift bitwise_right_shift isposinf isneginf signbit | isnan isinf isfinite isreal isclose allclose equal"
+        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor "
+        "bitwise_not bitwise_left_shift bitwise_right_shift isposinf isneginf signbit | isnan isinf isfinite isreal "
+        "isclose allclose equal"
     ),
     unary: (
-        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh cosh asinh "
-        "acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn angle | positive real imag"
+        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh "
+        "cosh asinh acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn angle | positive real imag"
     ),
     reduce: "sum nansum mean nanmean var std prod any all logsumexp | var_mean std_mean count_nonzero",
     shape: (
@@ -55,8 +56,8 @@ _FUNCTIONS: dict[Any, str] = {
         "broadcast_tensors as_strided"
     ),
     join: (
-        "cat stack hstack vstack dstack column_stack | narrow atleast_1d atleast_2d atleast_3d split chunk tensor_split select "
-        "unbind tile flip fliplr flipud roll rot90"
+        "cat stack hstack vstack dstack column_stack | narrow atleast_1d atleast_2d atleast_3d split chunk "
+        "tensor_split select unbind tile flip fliplr flipud roll rot90"
     ),
     matmul: "matmul mm bmm mv dot vdot inner outer addmm addmv addr baddbmm addbmm tensordot chain_matmul",
     convert: "| clone",
@@ -66,8 +67,8 @@ _FUNCTIONS: dict[Any, str] = {
     ),
     index: "| index_put index_put_",
     masks: (
-        "where masked_select nonzero clamp clamp_min clamp_max nan_to_num heaviside tril triu | masked_fill masked_scatter "
-        "argwhere clamp_"
+        "where masked_select nonzero clamp clamp_min clamp_max nan_to_num heaviside tril triu | masked_fill "
+        "masked_scatter argwhere clamp_"
     ),
     gather: (
         "gather scatter scatter_add take_along_dim index_select index_add index_copy take | index_fill put"
@@ -79,8 +80,8 @@ _FUNCTIONS: dict[Any, str] = {
     distinct: "searchsorted bucketize | unique unique_consecutive bincount",
     scan: "cumsum cumprod cummax cummin logcumsumexp diff",
     composed: (
-        "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm renorm quantile "
-        "isin | dist"
+        "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm renorm "
+        "quantile isin | dist"
     ),
     diagonals: "diag | diagonal diag_embed diagflat diagonal_scatter trace meshgrid cartesian_prod tril_indices triu_indices",
     einsum: "| einsum",
@@ -110,8 +111,8 @@ _ALIASES: dict[str, tuple[Any, str]] = {
 
 # torch.exp_(x) and its like: in-place forms that are functions too
 _INPLACE = (
-    "abs acos asin atan ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal round rsqrt sin sinh "
-    "sqrt square tan trunc"
+    "abs acos asin atan ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal round "
+    "rsqrt sin sinh sqrt square tan trunc"
 )
 
 

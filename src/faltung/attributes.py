@@ -120,8 +120,8 @@ def check_device(where: Any) -> None:
 def no_such_device(asked: Any) -> NoReturn:
     """Raise the error for a device that Faltung doesn't have."""
     raise NoSuchDeviceError(
-        f"device: expected 'cpu', got {str(asked)!r}. Faltung computes on CPUs only (PyTorch's wording: Torch not compiled "
-        "with CUDA enabled). Choose the device with faltung.cuda.is_available(), which is False here."
+        f"device: expected 'cpu', got {str(asked)!r}. Faltung computes on CPUs only (PyTorch's wording: Torch not "
+        "compiled with CUDA enabled). Choose the device with faltung.cuda.is_available(), which is False here."
     )
 
 

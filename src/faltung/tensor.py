@@ -172,8 +172,8 @@ class Tensor(Methods):
         if self.grad_fn is not None:
             if not requires_grad:
                 raise RuntimeError(
-                    "requires_grad_: you can only change requires_grad flags of leaf variables, and this tensor is the result "
-                    f"of {self.grad_fn.name()}. Use detach() to get a tensor without history."
+                    "requires_grad_: you can only change requires_grad flags of leaf variables, and this tensor is "
+                    f"the result of {self.grad_fn.name()}. Use detach() to get a tensor without history."
                 )
             return self
         if requires_grad and self._data.dtype.kind not in "fc":
@@ -234,7 +234,8 @@ class Tensor(Methods):
                 raise RuntimeError("grad: can't assign a tensor as its own gradient.")
             if value._data.shape != self._data.shape:
                 raise RuntimeError(
-                    f"grad: assigned grad has data of a different size: expected {list(self.shape)}, got {list(value.shape)}."
+                    f"grad: assigned grad has data of a different size: expected {list(self.shape)}, got "
+                    f"{list(value.shape)}."
                 )
             if value._data.dtype != self._data.dtype:
                 raise RuntimeError(
@@ -317,8 +318,8 @@ class Tensor(Methods):
             )
         if self._grad_fn is not None:
             raise RuntimeError(
-                "register_post_accumulate_grad_hook: post accumulate grad hooks cannot be registered on non-leaf tensors. "
-                "Use register_hook() there."
+                "register_post_accumulate_grad_hook: post accumulate grad hooks cannot be registered on non-leaf "
+                "tensors. Use register_hook() there."
             )
         return RemovableHandle.adding(self._leaf_hooks().after_accumulation, hook)
 

@@ -49,12 +49,13 @@ _SAME: dict[Any, str] = {
     powers: "pow",
     extremes: "maximum minimum fmax fmin",
     compare: (
-        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
-        "bitwise_left_shift bitwise_right_shift isnan isinf isfinite isposinf isneginf isreal signbit isclose allclose equal"
+        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor "
+        "bitwise_not bitwise_left_shift bitwise_right_shift isnan isinf isfinite isposinf isneginf isreal signbit "
+        "isclose allclose equal"
     ),
     unary: (
-        "neg positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh "
-        "cosh asinh acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn angle"
+        "neg positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos "
+        "atan sinh cosh asinh acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn angle"
     ),
     reduce: (
         "sum nansum mean nanmean sum_to_size var std prod any all count_nonzero logsumexp"
@@ -73,8 +74,8 @@ _SAME: dict[Any, str] = {
     creation: "new_tensor new_empty new_zeros new_ones new_full",
     index: "index_put index_put_",
     masks: (
-        "masked_fill masked_fill_ masked_select masked_scatter nonzero argwhere clamp clamp_ clamp_min clamp_max nan_to_num "
-        "heaviside tril triu"
+        "masked_fill masked_fill_ masked_select masked_scatter nonzero argwhere clamp clamp_ clamp_min clamp_max "
+        "nan_to_num heaviside tril triu"
     ),
     gather: (
         "gather scatter scatter_add take_along_dim index_select index_add index_copy index_fill take put"
@@ -86,7 +87,8 @@ _SAME: dict[Any, str] = {
     distinct: "unique unique_consecutive bincount",
     scan: "cumsum cumprod cummax cummin logcumsumexp diff",
     composed: (
-        "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm dist renorm quantile"
+        "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm dist "
+        "renorm quantile"
     ),
     diagonals: "diagonal diag diag_embed diagflat diagonal_scatter trace",
     special: "erf erfc erfinv lgamma digamma sinc i0 logit",
@@ -101,12 +103,12 @@ _INPLACE: dict[Any, str] = {
     arithmetic: "floor_divide remainder fmod",
     powers: "pow",
     compare: (
-        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor bitwise_not "
-        "bitwise_left_shift bitwise_right_shift"
+        "eq ne lt le gt ge logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor "
+        "bitwise_not bitwise_left_shift bitwise_right_shift"
     ),
     unary: (
-        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh cosh asinh "
-        "acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn"
+        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh "
+        "cosh asinh acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn"
     ),
     matmul: "addmm addmv addr baddbmm addbmm",
     masks: "clamp_min clamp_max masked_scatter nan_to_num heaviside tril triu",
@@ -231,7 +233,8 @@ def _bool(self: Tensor) -> bool:
         if self._data.size == 0:
             raise RuntimeError("bool: Boolean value of Tensor with no values is ambiguous.")
         raise RuntimeError(
-            "bool: Boolean value of Tensor with more than one value is ambiguous. Use .any() or .all(), or compare one element."
+            "bool: Boolean value of Tensor with more than one value is ambiguous. Use .any() or .all(), or compare "
+            "one element."
         )
     return bool(self._data.item())
 

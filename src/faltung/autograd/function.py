@@ -77,7 +77,8 @@ class FunctionContext(Node):
             given = given[:count]
         if len(given) != count:
             raise RuntimeError(
-                f"function {self.name()} returned an incorrect number of gradients (expected {count}, got {len(given)})."
+                f"function {self.name()} returned an incorrect number of gradients (expected {count}, got "
+                f"{len(given)})."
             )
         tensor_edges = len(self.edges)
         for position, grad in enumerate(given):
@@ -111,7 +112,8 @@ class Function:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise RuntimeError(
-            f"{type(self).__name__}: autograd functions are not instantiated. Call {type(self).__name__}.apply(...) instead."
+            f"{type(self).__name__}: autograd functions are not instantiated. Call {type(self).__name__}.apply(...) "
+            "instead."
         )
 
     @classmethod

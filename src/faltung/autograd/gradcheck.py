@@ -127,7 +127,8 @@ def _check(
     checked = [i for i, x in enumerate(arguments) if isinstance(x, tensors.Tensor) and x.requires_grad]
     if not checked:
         raise ValueError(
-            "gradcheck: expects at least one input tensor to require gradient, but none of the them have requires_grad=True."
+            "gradcheck: expects at least one input tensor to require gradient, but none of the them have "
+            "requires_grad=True."
         )
     with enable_grad():
         outputs = _differentiable(func(*arguments))

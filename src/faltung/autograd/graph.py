@@ -195,9 +195,9 @@ class Node:
 def raise_backward_twice() -> None:
     """Raise the error of a graph whose saved tensors are gone."""
     raise RuntimeError(
-        "Trying to backward through the graph a second time (or directly access saved tensors after they have already been "
-        "freed): the tensors saved for backward are released by the first backward() or grad(). "
-        "Pass retain_graph=True to the first call."
+        "Trying to backward through the graph a second time (or directly access saved tensors after they have "
+        "already been freed): the tensors saved for backward are released by the first backward() or grad(). Pass "
+        "retain_graph=True to the first call."
     )
 
 
@@ -255,8 +255,9 @@ def raise_modified(saved: SavedTensor, node: Node) -> None:
     source = "an input" if saved.tensor is not None else f"output {saved.output}"
     raise RuntimeError(
         "one of the variables needed for gradient computation has been modified by an inplace operation: "
-        f"{source} of {node.name()} with shape {list(array.shape)} is at version {saved.storage.version}; expected version "
-        f"{saved.version} instead. Use the out-of-place form of the operation that changed it, or change a clone()."
+        f"{source} of {node.name()} with shape {list(array.shape)} is at version {saved.storage.version}; expected "
+        f"version {saved.version} instead. Use the out-of-place form of the operation that changed it, or change a "
+        "clone()."
     )
 
 

@@ -141,8 +141,8 @@ def _root_gradient(where: str, root: Any, given: Any) -> Tensor:
     if given is None:
         if data.size != 1:
             raise RuntimeError(
-                f"{where}: grad can be implicitly created only for scalar outputs, got a tensor of shape {list(data.shape)}. "
-                "Reduce it first, with sum() or mean(), or give the gradient of the output."
+                f"{where}: grad can be implicitly created only for scalar outputs, got a tensor of shape "
+                f"{list(data.shape)}. Reduce it first, with sum() or mean(), or give the gradient of the output."
             )
         if data.dtype.kind == "c":
             raise RuntimeError(
@@ -154,8 +154,8 @@ def _root_gradient(where: str, root: Any, given: Any) -> Tensor:
         raise TypeError(f"{where}: gradients can be either Tensors or None, but got {type(given).__name__}.")
     if given._data.shape != data.shape:
         raise RuntimeError(
-            f"{where}: Mismatch in shape: the gradient has a shape of {list(given._data.shape)} and the output has a shape of "
-            f"{list(data.shape)}."
+            f"{where}: Mismatch in shape: the gradient has a shape of {list(given._data.shape)} and the output has a "
+            f"shape of {list(data.shape)}."
         )
     fitting: Tensor = given if given._data.dtype == data.dtype else given.to(root.dtype)
     return fitting

@@ -193,8 +193,9 @@ def _check_writable_history(label: str, target: Tensor) -> None:
         )
     if link is not None and link.several:
         raise RuntimeError(
-            f"{label}: Output of a function that returns multiple views (split, chunk, unbind, iteration) is being modified "
-            "inplace. Use narrow(), select() or an index to get a view that may be written, or the out-of-place form."
+            f"{label}: Output of a function that returns multiple views (split, chunk, unbind, iteration) is being "
+            "modified inplace. Use narrow(), select() or an index to get a view that may be written, or the "
+            "out-of-place form."
         )
     if link is not None and not link.tracked:
         raise RuntimeError(
@@ -207,8 +208,8 @@ def _check_writable_memory(label: str, target: Tensor) -> None:
     if not target._data.flags.writeable and target._data.size:
         raise RuntimeError(
             f"{label}: unsupported operation: more than one element of the written-to tensor refers to a single memory "
-            "location (it was expanded, or made from a read-only array). Please clone() the tensor before performing the "
-            "operation."
+            "location (it was expanded, or made from a read-only array). Please clone() the tensor before performing "
+            "the operation."
         )
     if target._storage.inference and not modes.inference:
         raise RuntimeError(
@@ -240,8 +241,8 @@ def _assign(op: type[Op], target: np.ndarray[Any, Any], result: Any) -> None:
     result = np.asarray(result)
     if result.shape != target.shape:
         raise RuntimeError(
-            f"{_label(op)}: output with shape {list(target.shape)} doesn't match the broadcast shape {list(result.shape)}. "
-            "An in-place operation can't grow its tensor: use the out-of-place form."
+            f"{_label(op)}: output with shape {list(target.shape)} doesn't match the broadcast shape "
+            f"{list(result.shape)}. An in-place operation can't grow its tensor: use the out-of-place form."
         )
     if result.dtype != target.dtype:
         check_result_cast(result, target)
@@ -253,8 +254,9 @@ def check_result_cast(result: np.ndarray[Any, Any], target: np.ndarray[Any, Any]
     source_type, target_type = OF_NUMPY[result.dtype], OF_NUMPY[target.dtype]
     if not can_cast(source_type, target_type):
         raise RuntimeError(
-            f"result type {source_type.legacy_name} can't be cast to the desired output type {target_type.legacy_name}. "
-            f"Convert the tensor with .to({source_type}) first, or use the out-of-place form."
+            f"result type {source_type.legacy_name} can't be cast to the desired output type "
+            f"{target_type.legacy_name}. Convert the tensor with .to({source_type}) first, or use the out-of-place "
+            "form."
         )
 
 

@@ -35,9 +35,9 @@ class Binary(Op):
         back = next((i for i, (a, b) in enumerate(pairs) if a != b and 1 not in (a, b)), 0)
         dim = max(x.ndim, y.ndim) - 1 - back
         return RuntimeError(
-            f"{cls.name}: The size of tensor a ({x.shape[-1 - back]}) must match the size of tensor b ({y.shape[-1 - back]}) "
-            f"at non-singleton dimension {dim}, got shapes {list(x.shape)} and {list(y.shape)}. "
-            "Sizes must be equal or 1, counted from the last dimension."
+            f"{cls.name}: The size of tensor a ({x.shape[-1 - back]}) must match the size of tensor b "
+            f"({y.shape[-1 - back]}) at non-singleton dimension {dim}, got shapes {list(x.shape)} and "
+            f"{list(y.shape)}. Sizes must be equal or 1, counted from the last dimension."
         )
 
     @classmethod
@@ -59,8 +59,8 @@ class Binary(Op):
             raise cls.broadcast_error(x, y) from None
         if found.shape != x.shape:
             raise RuntimeError(
-                f"{cls.name}_: output with shape {list(x.shape)} doesn't match the broadcast shape {list(found.shape)}. "
-                "An in-place operation can't grow its tensor: use the out-of-place form."
+                f"{cls.name}_: output with shape {list(x.shape)} doesn't match the broadcast shape "
+                f"{list(found.shape)}. An in-place operation can't grow its tensor: use the out-of-place form."
             )
         np.copyto(x, found, casting="unsafe")
 
@@ -288,7 +288,8 @@ def _scaled(where: str, y: Tensor, alpha: Any) -> Tensor:
         raise RuntimeError(f"{where}: Boolean alpha only supported for Boolean results.")
     if kind > y.dtype.kind or (kind == FLOATING and y.dtype.kind <= INTEGER):
         raise RuntimeError(
-            f"{where}: For integral input tensors, argument alpha must not be a floating point number, got alpha={alpha}."
+            f"{where}: For integral input tensors, argument alpha must not be a floating point number, got "
+            f"alpha={alpha}."
         )
     return mul(y, alpha)
 

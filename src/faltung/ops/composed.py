@@ -253,7 +253,8 @@ def addcdiv(input: Tensor, tensor1: Tensor, tensor2: Tensor, *, value: Any = 1) 
     """input + value * tensor1 / tensor2."""
     if result_type(tensor1, tensor2).kind < FLOATING:
         raise RuntimeError(
-            "addcdiv: Integer division with addcdiv is no longer supported: use input + value * torch.trunc(tensor1 / tensor2)."
+            "addcdiv: Integer division with addcdiv is no longer supported: use input + value * torch.trunc(tensor1 "
+            "/ tensor2)."
         )
     quotient = div(tensor1, tensor2)
     return add(input, quotient if value == 1 else mul(quotient, value))

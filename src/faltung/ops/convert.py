@@ -27,7 +27,8 @@ def laid_out(array: np.ndarray[Any, Any], format: attributes.memory_format, wher
     order = format.order or ()
     if array.ndim != len(order):
         raise RuntimeError(
-            f"{where}: required rank {len(order)} tensor to use {format} format, got a tensor with {array.ndim} dimensions."
+            f"{where}: required rank {len(order)} tensor to use {format} format, got a tensor with {array.ndim} "
+            "dimensions."
         )
     fresh = np.empty([array.shape[dim] for dim in order], array.dtype).transpose(np.argsort(order))
     np.copyto(fresh, array)
@@ -183,8 +184,8 @@ def convert_to(source: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> np
         return np.broadcast_to(source, target.shape)
     except ValueError:
         raise RuntimeError(
-            f"copy_: The size of the source tensor {list(source.shape)} must match the target's {list(target.shape)}, or "
-            "broadcast to it."
+            f"copy_: The size of the source tensor {list(source.shape)} must match the target's {list(target.shape)}, "
+            "or broadcast to it."
         ) from None
 
 

@@ -98,7 +98,8 @@ def _python_to(found: np.ndarray[Any, Any], wanted: Any) -> np.ndarray[Any, Any]
         limits = np.iinfo(wanted)
         if found.dtype.kind in "iu" and (found.min() < limits.min or found.max() > limits.max):
             raise RuntimeError(
-                f"tensor: value cannot be converted to type {wanted.name} without overflow: range {found.min()} to {found.max()}."
+                f"tensor: value cannot be converted to type {wanted.name} without overflow: range {found.min()} to "
+                f"{found.max()}."
             )
     if wanted.kind not in "c" and found.dtype.kind == "c":
         raise RuntimeError(f"tensor: complex values can't be converted to {wanted.name}. Take .real or .abs() first.")
@@ -167,8 +168,8 @@ def from_numpy(ndarray: np.ndarray[Any, Any], /) -> Tensor:
         raise ValueError("from_numpy: given numpy array has byte order different from the native byte order.")
     if any(step < 0 for step in ndarray.strides):
         raise ValueError(
-            "from_numpy: At least one stride in the given numpy array is negative, and tensors with negative strides are not "
-            "currently supported. Make a copy first: array.copy()."
+            "from_numpy: At least one stride in the given numpy array is negative, and tensors with negative strides "
+            "are not currently supported. Make a copy first: array.copy()."
         )
     found = _wrap(ndarray.view(np.ndarray))
     found._storage.export()

@@ -141,8 +141,9 @@ def _check_sequences(sequence: Tensor, values: Tensor) -> None:
         raise RuntimeError("searchsorted: boundaries tensor should have positive dimension, but got 0 dimension.")
     if len(a) > 1 and a[:-1] != b[:-1]:
         raise RuntimeError(
-            "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor and "
-            f"input value tensor must match, but we got boundaries tensor {list(a)} and input value tensor {list(b)}."
+            "searchsorted: boundaries tensor should be 1 dimension or the first N-1 dimensions of boundaries tensor "
+            f"and input value tensor must match, but we got boundaries tensor {list(a)} and input value tensor "
+            f"{list(b)}."
         )
 
 

@@ -57,7 +57,8 @@ def _parse_equation(equation: str, operands: tuple[Any, ...]) -> tuple[list[list
     terms = left.split(",")
     if len(terms) != len(operands):
         raise RuntimeError(
-            f"einsum: fewer or more operands were provided than specified in the equation: {len(operands)} for {equation!r}."
+            f"einsum: fewer or more operands were provided than specified in the equation: {len(operands)} for "
+            f"{equation!r}."
         )
     inputs, rank = [], 0
     for position, (term, x) in enumerate(zip(terms, operands)):
@@ -118,7 +119,8 @@ def _contract(x: Tensor, a: list[str], y: Tensor, b: list[str], later: set[str])
             present = sizes.get(letter, 1)
             if present != size and 1 not in (present, size):
                 raise RuntimeError(
-                    f"einsum: operands do not broadcast with remapped shapes: subscript {letter} has sizes {present} and {size}."
+                    f"einsum: operands do not broadcast with remapped shapes: subscript {letter} has sizes {present} "
+                    f"and {size}."
                 )
             sizes[letter] = max(present, size) if 0 not in (present, size) else 0
     batch = [letter for letter in a if letter in b and letter in later]

@@ -87,15 +87,16 @@ def check_gather_shape(where: str, x: Any, index: Any, at: int) -> None:
         if not index.size:
             return
         raise RuntimeError(
-            f"{where}: Index tensor must have the same number of dimensions as input tensor, got {index.ndim} and {x.ndim}."
+            f"{where}: Index tensor must have the same number of dimensions as input tensor, got {index.ndim} and "
+            f"{x.ndim}."
         )
     if not index.ndim or not x.ndim:
         return
     for dim, (n, size) in enumerate(zip(index.shape, x.shape)):
         if dim != at and n > size:
             raise RuntimeError(
-                f"{where}: Size does not match at dimension {dim} expected index {list(index.shape)} to be no larger than self "
-                f"{list(x.shape)} apart from dimension {at}."
+                f"{where}: Size does not match at dimension {dim} expected index {list(index.shape)} to be no larger "
+                f"than self {list(x.shape)} apart from dimension {at}."
             )
 
 
@@ -152,7 +153,8 @@ def scatter_source(where: str, input: Tensor, index: Any, src: Any) -> Tensor:
         small = src._data.ndim != index._data.ndim or any(n > m for n, m in zip(index._data.shape, src._data.shape))
         if small:
             raise RuntimeError(
-                f"{where}: Expected index {list(index.shape)} to be no larger than src {list(src.shape)} in every dimension."
+                f"{where}: Expected index {list(index.shape)} to be no larger than src {list(src.shape)} in every "
+                "dimension."
             )
     return src
 
@@ -287,7 +289,8 @@ def _check_slices(where: str, input: Tensor, at: int, index: Tensor, source: Ten
         raise IndexError(f"{where}: Index is supposed to be a vector, but got dim: {positions.ndim}.")
     if source._data.dtype != input._data.dtype:
         raise RuntimeError(
-            f"{where}: self ({input.dtype.legacy_name}) and source ({source.dtype.legacy_name}) must have the same scalar type."
+            f"{where}: self ({input.dtype.legacy_name}) and source ({source.dtype.legacy_name}) must have the same "
+            "scalar type."
         )
     expected = list(input._data.shape)
     if input._data.ndim:
@@ -295,8 +298,8 @@ def _check_slices(where: str, input: Tensor, at: int, index: Tensor, source: Ten
     if input._data.ndim and list(source._data.shape) != expected:
         error = RuntimeError if where == "index_add" else IndexError
         raise error(
-            f"{where}: expected source of shape {expected} (that of self, with {positions.size} positions along dimension {at}), "
-            f"got {list(source.shape)}."
+            f"{where}: expected source of shape {expected} (that of self, with {positions.size} positions along "
+            f"dimension {at}), got {list(source.shape)}."
         )
     check_range(where, positions, input._data.shape[at] if input._data.ndim else 1, at, IndexError)
 

@@ -180,8 +180,8 @@ def write_at(target: Any, values: Any, indices: tuple[Any, ...], places: tuple[i
     except ValueError:
         wanted = target[key].shape
         raise RuntimeError(
-            f"index_put: shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to indexing result of "
-            f"shape {list(wanted)}."
+            f"index_put: shape mismatch: value tensor of shape {list(values.shape)} cannot be broadcast to indexing "
+            f"result of shape {list(wanted)}."
         ) from None
 
 
@@ -246,8 +246,8 @@ def _position(item: Any) -> int:
         found: int = item.__index__()
     except (AttributeError, TypeError):
         raise IndexError(
-            "index: only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices (got "
-            f"{type(item).__name__})."
+            "index: only integers, slices (`:`), ellipsis (`...`), None and long or byte Variables are valid indices "
+            f"(got {type(item).__name__})."
         ) from None
     return found
 
@@ -306,8 +306,8 @@ def _add_advanced(parts: _Parts, item: Tensor, shape: tuple[int, ...], dim: int,
     if mask.shape != shape[dim : dim + mask.ndim]:
         wrong = next(i for i in range(mask.ndim) if mask.shape[i] != shape[dim + i])
         raise IndexError(
-            f"index: The shape of the mask {list(mask.shape)} at index {wrong} does not match the shape of the indexed tensor "
-            f"{list(shape)} at index {dim + wrong}."
+            f"index: The shape of the mask {list(mask.shape)} at index {wrong} does not match the shape of the "
+            f"indexed tensor {list(shape)} at index {dim + wrong}."
         )
     parts.mask = item
     if not mask.ndim:
@@ -356,7 +356,8 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         return found
     if not data.ndim and not _has_no_position(index):
         raise IndexError(
-            "index: invalid index of a 0-dim tensor. Use `tensor.item()` in Python to convert a 0-dim tensor to a number."
+            "index: invalid index of a 0-dim tensor. Use `tensor.item()` in Python to convert a 0-dim tensor to a "
+            "number."
         )
     parts = _parse(data, index)
     if not parts.indices:
@@ -430,7 +431,7 @@ def index_put_(input: Tensor, indices: Any, values: Tensor, accumulate: bool = F
     parts = _parse(input._data, tuple([_ALL if index is None else index for index in indices]))
     if values._data.dtype != input._data.dtype:
         raise RuntimeError(
-            f"index_put_: Index put requires the source and destination dtypes match, got {input.dtype.legacy_name} for the "
-            f"destination and {values.dtype.legacy_name} for the source."
+            f"index_put_: Index put requires the source and destination dtypes match, got {input.dtype.legacy_name} "
+            f"for the destination and {values.dtype.legacy_name} for the source."
         )
     return apply_inplace(IndexPut, input, values, *parts.indices, places=tuple(parts.places), accumulate=accumulate)

@@ -144,8 +144,8 @@ def _check_joinable(parts: list[Tensor], at: int) -> None:
         for dim, (a, b) in enumerate(zip(first, shape)):
             if a != b and dim != at:
                 raise RuntimeError(
-                    f"cat: Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} for tensor "
-                    f"number {position} in the list (dimension {dim})."
+                    f"cat: Sizes of tensors must match except in dimension {at}. Expected size {a} but got size {b} "
+                    f"for tensor number {position} in the list (dimension {dim})."
                 )
 
 
@@ -238,8 +238,8 @@ def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Te
     if isinstance(sections, tuple | list):
         if sum(sections) != size or any(s < 0 for s in sections):
             raise RuntimeError(
-                f"split: split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at dimension {at}), "
-                f"but got split_sizes={list(sections)}."
+                f"split: split_with_sizes expects split_sizes to sum exactly to {size} (input tensor's size at "
+                f"dimension {at}), but got split_sizes={list(sections)}."
             )
         lengths = list(sections)
     else:
@@ -502,8 +502,8 @@ def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
     """Turned by k quarter turns in the plane of two dimensions."""
     if len(dims) != 2 or input._data.ndim < 2:
         raise RuntimeError(
-            f"rot90: expected total rotation dims == 2 and a tensor of at least 2 dimensions, got dims {tuple(dims)} and "
-            f"{input._data.ndim} dimensions."
+            f"rot90: expected total rotation dims == 2 and a tensor of at least 2 dimensions, got dims {tuple(dims)} "
+            f"and {input._data.ndim} dimensions."
         )
     for dim in dims:
         if not -input._data.ndim <= dim < input._data.ndim:

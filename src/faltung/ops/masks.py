@@ -31,8 +31,8 @@ class Where(Op):
             return np.where(condition, x, y)
         except ValueError:
             raise RuntimeError(
-                f"where: The shapes {list(condition.shape)}, {list(x.shape)} and {list(y.shape)} of condition, input and other "
-                "must broadcast: sizes must be equal or 1, counted from the last dimension."
+                f"where: The shapes {list(condition.shape)}, {list(x.shape)} and {list(y.shape)} of condition, input "
+                "and other must broadcast: sizes must be equal or 1, counted from the last dimension."
             ) from None
 
     @staticmethod
@@ -53,7 +53,8 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     if condition._data.dtype.kind != "b":
         if condition._data.dtype != np.uint8:
             raise RuntimeError(
-                f"where: expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype.legacy_name}."
+                "where: expected condition to be a boolean tensor, but got a tensor with dtype "
+                f"{condition.dtype.legacy_name}."
             )
         condition = cast(condition, dtypes.bool)
     x, y = operands("where", input, other)
@@ -76,7 +77,8 @@ class MaskedFill(Op):
                 shape = np.broadcast_shapes(x.shape, mask.shape)
             except ValueError:
                 raise RuntimeError(
-                    f"masked_fill: The shape of the mask {list(mask.shape)} must broadcast with the tensor's {list(x.shape)}."
+                    f"masked_fill: The shape of the mask {list(mask.shape)} must broadcast with the tensor's "
+                    f"{list(x.shape)}."
                 ) from None
             found = np.broadcast_to(x, shape).copy(order="K")
         np.copyto(found, value, where=mask)
@@ -88,7 +90,8 @@ class MaskedFill(Op):
             np.copyto(x, value, where=mask)
         except ValueError:
             raise RuntimeError(
-                f"masked_fill_: expected mask to broadcast to the shape of the tensor {list(x.shape)}, got {list(mask.shape)}."
+                f"masked_fill_: expected mask to broadcast to the shape of the tensor {list(x.shape)}, got "
+                f"{list(mask.shape)}."
             ) from None
 
     @staticmethod
@@ -114,7 +117,8 @@ def _fill_value(where_: str, input: Tensor, value: Any) -> Tensor:
     if isinstance(value, Tensor):
         if value._data.ndim:
             raise RuntimeError(
-                f"{where_}: only supports a 0-dimensional value tensor, but got tensor with {value._data.ndim} dimension(s)."
+                f"{where_}: only supports a 0-dimensional value tensor, but got tensor with {value._data.ndim} "
+                "dimension(s)."
             )
         if not dtypes.can_cast(result_type(input, value), input.dtype):
             raise RuntimeError(
@@ -323,7 +327,8 @@ def clamp_(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         common = _clamp_type("clamp_", input, min, max)
         if not dtypes.can_cast(common, input.dtype):
             raise RuntimeError(
-                f"clamp_: result type {common.legacy_name} can't be cast to the desired output type {input.dtype.legacy_name}."
+                f"clamp_: result type {common.legacy_name} can't be cast to the desired output type "
+                f"{input.dtype.legacy_name}."
             )
         return apply_inplace(Clamp, input, low=as_number(min), high=as_number(max))
     from faltung.ops.write import inplace

@@ -73,8 +73,8 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         rows = a.size // max(a.shape[-1], 1)
         raise RuntimeError(
             f"matmul: mat1 and mat2 shapes cannot be multiplied ({rows}x{a.shape[-1]} and {inner}x"
-            f"{1 if b.ndim == 1 else b.shape[-1]}), got shapes {_shapes(input, other)}: the last size of the first must equal "
-            f"the {'only' if b.ndim == 1 else 'second last'} size of the second."
+            f"{1 if b.ndim == 1 else b.shape[-1]}), got shapes {_shapes(input, other)}: the last size of the first "
+            f"must equal the {'only' if b.ndim == 1 else 'second last'} size of the second."
         )
     if a.ndim >= 2 and b.ndim >= 2:
         return _matmul(input, other)

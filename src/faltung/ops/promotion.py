@@ -85,7 +85,8 @@ def as_operand(where: str, value: Any, like: Tensor | None = None) -> Tensor:
         kind = dtypes.scalar_dtype(value) if like is None else result_type(like, value)
         return number(value, dtypes.to_numpy_dtype(kind))
     raise TypeError(
-        f"{where}: expected a Tensor or a number, got {type(value).__name__}. Convert it with faltung.tensor(...) first."
+        f"{where}: expected a Tensor or a number, got {type(value).__name__}. Convert it with faltung.tensor(...) "
+        "first."
     )
 
 
@@ -122,7 +123,8 @@ def require_tensor(where: str, name: str, value: Any) -> None:
     """TypeError unless `value` is a tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{where}: argument '{name}' must be Tensor, not {type(value).__name__}. Convert it with faltung.tensor(...) first."
+            f"{where}: argument '{name}' must be Tensor, not {type(value).__name__}. Convert it with "
+            "faltung.tensor(...) first."
         )
 
 

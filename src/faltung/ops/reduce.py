@@ -328,8 +328,8 @@ def check_not_empty(where: str, x: Tensor, dim: Any) -> None:
         return
     if dim is None:
         raise RuntimeError(
-            f"{where}: Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim with the 'dim' "
-            "argument."
+            f"{where}: Expected reduction dim to be specified for input.numel() == 0. Specify the reduction dim with "
+            "the 'dim' argument."
         )
     for one in dim if isinstance(dim, tuple | list) else (dim,):
         at = wrap_dim(where, one, x._data.ndim)

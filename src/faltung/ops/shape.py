@@ -61,8 +61,8 @@ def resolve_shape(where: str, shape: tuple[int, ...], numel: int) -> tuple[int, 
         known = math.prod([size for size in shape if size >= 0])
         if known == 0 and numel == 0:
             raise RuntimeError(
-                f"{where}: cannot reshape tensor of 0 elements into shape {list(shape)} because the unspecified dimension size "
-                "-1 can be any value and is ambiguous."
+                f"{where}: cannot reshape tensor of 0 elements into shape {list(shape)} because the unspecified "
+                "dimension size -1 can be any value and is ambiguous."
             )
         if known and numel % known == 0:
             shape = tuple([numel // known if size < 0 else size for size in shape])
@@ -101,9 +101,9 @@ def view(input: Tensor, *shape: Any, dtype: Any = None) -> Tensor:
             found = apply(ReshapeCopy, input, shape=sizes)
             return found
         raise RuntimeError(
-            "view: view size is not compatible with input tensor's size and stride (at least one dimension spans across two "
-            f"contiguous subspaces): {list(input.shape)} with strides {list(stride(input))} -> {list(sizes)}. "
-            "Use .reshape(...) instead."
+            "view: view size is not compatible with input tensor's size and stride (at least one dimension spans "
+            f"across two contiguous subspaces): {list(input.shape)} with strides {list(stride(input))} -> "
+            f"{list(sizes)}. Use .reshape(...) instead."
         )
     found = apply(View, input, shape=sizes)
     return found
@@ -210,8 +210,8 @@ def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
         parts = resolve_shape("unflatten", sizes, shape[at])
     except RuntimeError:
         raise RuntimeError(
-            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({shape[at]}) in the input "
-            "tensor."
+            f"unflatten: Provided sizes {list(sizes)} don't multiply up to the size of dim {dim} ({shape[at]}) in the "
+            "input tensor."
         ) from None
     return view(input, (*shape[:at], *parts, *shape[at + 1 :]))
 
@@ -296,8 +296,8 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     targets = as_dims("movedim", destination, ndim, empty_is_all=False)
     if len(sources) != len(targets):
         raise RuntimeError(
-            f"movedim: Invalid source or destination dims: source ({list(sources)} dims) should contain the same number of "
-            f"dims as destination ({list(targets)} dims)."
+            f"movedim: Invalid source or destination dims: source ({list(sources)} dims) should contain the same "
+            f"number of dims as destination ({list(targets)} dims)."
         )
     order = [dim for dim in range(ndim) if dim not in sources]
     for target, moved in sorted(zip(targets, sources)):
@@ -386,16 +386,16 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
     offset = len(shape) - data.ndim
     if offset < 0:
         raise RuntimeError(
-            f"expand: the number of sizes provided ({len(shape)}) must be greater or equal to the number of dimensions in the "
-            f"tensor ({data.ndim})."
+            f"expand: the number of sizes provided ({len(shape)}) must be greater or equal to the number of "
+            f"dimensions in the tensor ({data.ndim})."
         )
     full = list(shape)
     for position, size in enumerate(shape):
         if position < offset:
             if size < 0:
                 raise RuntimeError(
-                    f"expand: The expanded size of the tensor ({size}) isn't allowed in a leading, non-existing dimension "
-                    f"{position}."
+                    f"expand: The expanded size of the tensor ({size}) isn't allowed in a leading, non-existing "
+                    f"dimension {position}."
                 )
             continue
         present = data.shape[position - offset]
@@ -403,8 +403,8 @@ def expand(input: Tensor, *sizes: Any) -> Tensor:
             full[position] = present
         elif present not in (1, size) or size < 0:
             raise RuntimeError(
-                f"expand: The expanded size of the tensor ({size}) must match the existing size ({present}) at non-singleton "
-                f"dimension {position}. Target sizes: {list(shape)}. Tensor sizes: {list(data.shape)}."
+                f"expand: The expanded size of the tensor ({size}) must match the existing size ({present}) at "
+                f"non-singleton dimension {position}. Target sizes: {list(shape)}. Tensor sizes: {list(data.shape)}."
             )
     found: Tensor = apply(Expand, input, shape=tuple(full))
     return found
@@ -483,8 +483,8 @@ def as_strided(input: Tensor, size: Any, stride: Any, storage_offset: int | None
     last = offset + sum((n - 1) * s for n, s in zip(size, stride))
     if math.prod(size) and last >= input._data.size:
         raise RuntimeError(
-            f"as_strided: setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are out of bounds for "
-            f"storage of {input._data.size} elements."
+            f"as_strided: setStorage: sizes {list(size)}, strides {list(stride)}, storage offset {offset} are out of "
+            f"bounds for storage of {input._data.size} elements."
         )
     found: Tensor = apply(AsStrided, input, size=size, stride=stride, offset=offset)
     return found

@@ -442,7 +442,8 @@ def neg(input: Tensor) -> Tensor:
     """-input."""
     if input._data.dtype.kind == "b":
         raise RuntimeError(
-            "neg: Negation, the `-` operator, on a bool tensor is not supported. Use `~` or logical_not() to invert a mask."
+            "neg: Negation, the `-` operator, on a bool tensor is not supported. Use `~` or logical_not() to invert "
+            "a mask."
         )
     found: Tensor = apply(Neg, input)
     return found
@@ -745,8 +746,8 @@ def make_complex(real: Tensor, imag: Tensor) -> Tensor:
     x, y = operands("complex", real, imag)
     if x.dtype not in (dtypes.float32, dtypes.float64) or real.dtype is not imag.dtype:
         raise RuntimeError(
-            f"complex: Expected both inputs to be Half, Float or Double tensors of one type but got {real.dtype.legacy_name} "
-            f"and {imag.dtype.legacy_name}."
+            "complex: Expected both inputs to be Half, Float or Double tensors of one type but got "
+            f"{real.dtype.legacy_name} and {imag.dtype.legacy_name}."
         )
     found: Tensor = apply(MakeComplex, x, y)
     return found

@@ -59,16 +59,16 @@ def _write_out(where: str, result: Tensor, out: Any) -> Tensor:
         raise TypeError(f"{where}: argument 'out' must be Tensor, not {type(out).__name__}.")
     if result.requires_grad or out.requires_grad:
         raise RuntimeError(
-            f"{where}: functions with out=... arguments don't support automatic differentiation, but one of the arguments "
-            "requires grad. Compute under no_grad(), or leave out= away."
+            f"{where}: functions with out=... arguments don't support automatic differentiation, but one of the "
+            "arguments requires grad. Compute under no_grad(), or leave out= away."
         )
     if result._data.dtype != out._data.dtype:
         check_result_cast(result._data, out._data)
     if out._data.shape != result._data.shape:
         if out._data.size:
             warnings.warn(
-                f"{where}: An output with one or more elements was resized since it had shape {list(out.shape)}, which does not "
-                f"match the required output shape {list(result.shape)}.",
+                f"{where}: An output with one or more elements was resized since it had shape {list(out.shape)}, "
+                f"which does not match the required output shape {list(result.shape)}.",
                 UserWarning,
                 stacklevel=3,
             )
