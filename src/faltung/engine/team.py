@@ -21,6 +21,7 @@ import ctypes
 import os
 import sys
 import threading
+from functools import lru_cache
 from typing import Any
 
 from llvmlite import ir
@@ -44,7 +45,12 @@ _team: _Team | None = None
 
 def get_num_threads() -> int:
     """Threads that compute a region, the caller included."""
-    return _size if _size is not None else usable_cores()
+    return _size if _size is not None else _default_size()
+
+
+@lru_cache(maxsize=1)
+def _default_size() -> int:
+    return usable_cores()  # reads files of the system: too slow for every call
 
 
 def set_num_threads(count: int) -> None:

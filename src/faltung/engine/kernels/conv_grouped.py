@@ -22,7 +22,9 @@ multiply-adds set the pace.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,14 +36,13 @@ from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels.group_plan import (
     MOST_SCATTERED_TAPS,
     Pass,
-    Plan,
     Schedule,
     data_pass,
     forward_pass,
     pack_bias,
     plan,
 )
-from faltung.engine.kernels.group_rows import Rows, pieces
+from faltung.engine.kernels.group_rows import Lanes, Rows, pieces
 from faltung.engine.kernels.group_weights import pack
 from faltung.engine.target import host
 
@@ -56,12 +57,12 @@ def refuse_forward(
     """None if this kernel computes the forward pass, else why not."""
     if bias is not None and bias.dtype != np.float32:
         return f"bias is {bias.dtype}"
-    return refuse_types(x, w) or _refuse_geometry(geometry)
+    return refuse_types(x, w) or refuse_sizes(geometry)
 
 
 def refuse_backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> str | None:
     """None if this kernel computes the data gradient, else why not."""
-    return refuse_types(gy, w) or _refuse_geometry(geometry)
+    return refuse_types(gy, w) or refuse_sizes(geometry)
 
 
 def refuse_types(a: np.ndarray, b: np.ndarray) -> str | None:
@@ -70,15 +71,10 @@ def refuse_types(a: np.ndarray, b: np.ndarray) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def _refuse_geometry(g: ConvGeometry) -> str | None:
-    if g.groups == 1:
-        return "one group: a dense convolution"
-    return refuse_sizes(g)
-
-
-@lru_cache(maxsize=4096)
 def refuse_sizes(g: ConvGeometry) -> str | None:
     """What neither depthwise nor grouped kernels take."""
+    if g.groups == 1 and g.in_channels > 1:
+        return "one group: a dense convolution"
     if 0 in (g.batch, g.in_channels, g.out_channels, *g.input, *g.output):
         return "nothing to compute"
     ins, outs = g.in_channels // g.groups, g.out_channels // g.groups
@@ -94,48 +90,102 @@ def forward(
 ) -> np.ndarray:
     """y[n, o, p] = bias[o] + sum over i, tap of x[n, i, p * stride + tap * dilation - padding] * w[o, i, tap]."""
     y = memory.empty_channels_last(geometry.output_shape)
-    _run(_forward_pass(geometry), x, w, bias, y, cache)
+    _run(geometry, False, x, w, bias, y, cache)
     return y
 
 
 def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> np.ndarray:
     """gx: every input sample collects the gradients of the outputs that it reached, times the weights."""
     gx = memory.empty_channels_last(geometry.input_shape)
-    _run(_data_pass(geometry), gy, w, None, gx, cache)
+    _run(geometry, True, gy, w, None, gx, cache)
     return gx
 
 
-_forward_pass = lru_cache(maxsize=4096)(forward_pass)
-_data_pass = lru_cache(maxsize=4096)(data_pass)
-
-
-def _run(p: Pass, source: np.ndarray, w: np.ndarray, bias: np.ndarray | None, result: np.ndarray, cache: Cache) -> None:
+def _run(
+    g: ConvGeometry,
+    back: bool,
+    source: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    result: np.ndarray,
+    cache: Cache,
+) -> None:
     source, planar = readable(source)
-    chosen, kernel, strides, sized = _prepared(p, source.strides, planar, result.strides, _streams(p, result))
-    packed = _packed(p, chosen, w, cache)
-    biases = _no_bias(chosen.vectors * chosen.schedule.lanes.lanes) if bias is None else _packed_bias(p, chosen, bias)
-    scratch, start = thread_scratch(chosen.scratch_floats)
-    places = (address(result), address(packed), address(biases), address(source), start)
-    kernel.launch(chosen.items * chosen.parts, *places, *strides, *sized)
+    place = address(result)
+    job = _prepared(g, back, source.strides, planar, place % 64 == 0)
+    lanes = job.schedule.lanes
+    packed = cache.get(job.key) if cache is not None else None
+    if packed is None:
+        packed = pack(job.purpose, job.schedule, w, job.vectors)
+        if cache is not None:
+            cache[job.key] = packed
+    biases = job.no_bias if bias is None else _packed_bias(g.groups, lanes, job.vectors, bias)
+    _scratch, start = thread_scratch(job.scratch_floats)
+    job.kernel.launch(job.chunks, place, address(packed), address(biases), address(source), start, *job.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One pass of one geometry, prepared: everything but the addresses."""
+
+    purpose: Pass
+    schedule: Schedule
+    kernel: Kernel
+    key: tuple[Any, ...]  # of the packed weights in a cache
+    chunks: int
+    vectors: int
+    scratch_floats: int
+    fields: tuple[int, ...]
+    no_bias: np.ndarray
 
 
 @lru_cache(maxsize=2048)
-def _prepared(
-    p: Pass, source_strides: tuple[int, ...], planar: bool, result_strides: tuple[int, ...], stream: bool
-) -> tuple[Plan, Kernel, tuple[int, ...], tuple[int, ...]]:
-    """Plan, kernel, and the fields that stay the same from call to call."""
-    chosen = plan(p, planar, stream, host())
-    kernel = row_kernel(chosen.schedule)
-    strides = (*_elements(source_strides), *_elements(result_strides)[:4])
-    known = {**chosen.fields, "scratch_floats": chosen.scratch_floats, "result_first": chosen.result_first,
-             "columns_out": p.result[2]}  # fmt: skip
-    return chosen, kernel, strides, tuple(known[name] for name in kernel.fields[len(_CHANGING) :])
+def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], planar: bool, aligned: bool) -> _Job:
+    purpose = data_pass(g) if back else forward_pass(g)
+    chosen = plan(purpose, planar, aligned and _streams(purpose), host())
+    schedule, lanes = chosen.schedule, chosen.schedule.lanes
+    kernel = row_kernel(schedule)
+    width = purpose.groups * purpose.outs
+    depth, height, columns = purpose.result
+    known = {
+        **chosen.fields,
+        **source_steps("source", strides),
+        "scratch_floats": chosen.scratch_floats,
+        "result_first": chosen.result_first,
+        "columns_out": columns,
+        "result_n": depth * height * columns * width,
+        "result_d": height * columns * width,
+        "result_h": columns * width,
+        "result_w": width,
+    }
+    fields = tuple(known[name] for name in kernel.fields[len(_ADDRESSES) :])
+    key = ("conv_grouped", lanes, schedule.block, schedule.taps, back, purpose.flip)
+    return _Job(
+        purpose,
+        schedule,
+        kernel,
+        key,
+        chosen.items * chosen.parts,
+        chosen.vectors,
+        chosen.scratch_floats,
+        fields,
+        np.zeros(chosen.vectors * lanes.lanes, np.float32),
+    )
 
 
-def _elements(strides: tuple[int, ...]) -> tuple[int, ...]:
-    """(N, C, *spatial) strides in bytes -> (n, d, h, w, c) in floats."""
+def source_steps(name: str, strides: tuple[int, ...]) -> dict[str, int]:
+    """Fields of (N, C, *spatial) strides in bytes, as floats."""
     n, c, *spatial = (stride // 4 for stride in strides)
-    return (n, *(0,) * (3 - len(spatial)), *spatial, c)
+    depth, height, width = (0,) * (3 - len(spatial)) + tuple(spatial)
+    return {f"{name}_n": n, f"{name}_d": depth, f"{name}_h": height, f"{name}_w": width, f"{name}_c": c}
+
+
+def _streams(p: Pass) -> bool:
+    """Whether the result is large, and its vectors are whole cache lines, so that writing past the caches pays."""
+    target, channels = host(), p.groups * p.outs
+    nbytes = 4 * p.batch * channels * prod(p.result)
+    power = p.outs & (p.outs - 1) == 0
+    return target.vector_bytes == 64 and channels % 16 == 0 and power and nbytes > target.l3_bytes // 4
 
 
 def readable(x: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -155,42 +205,15 @@ def thread_scratch(floats: int) -> tuple[np.ndarray, int]:
     return scratch, start + -start % 64
 
 
-def _streams(p: Pass, result: np.ndarray) -> bool:
-    """Whether the result is large, and its vectors are whole cache lines, so that writing past the caches pays."""
-    target = host()
-    lines = target.vector_bytes == 64 and result.strides[-1] % 64 == 0 and address(result) % 64 == 0
-    return lines and result.nbytes > target.l3_bytes // 4 and p.outs & (p.outs - 1) == 0
-
-
-def _packed(p: Pass, chosen: Plan, w: np.ndarray, cache: Cache) -> np.ndarray:
-    s = chosen.schedule
-    key = ("conv_grouped", s.lanes, s.block, s.taps, p.flip)
-    packed = None if cache is None else cache.get(key)
-    if packed is None:
-        packed = pack(p, s, w, chosen.vectors)
-        if cache is not None:
-            cache[key] = packed
-    return packed
-
-
-@lru_cache(maxsize=64)
-def _no_bias(floats: int) -> np.ndarray:
-    return np.zeros(floats + 16, np.float32)
-
-
-def _packed_bias(p: Pass, chosen: Plan, bias: np.ndarray) -> np.ndarray:
+def _packed_bias(groups: int, lanes: Lanes, vectors: int, bias: np.ndarray) -> np.ndarray:
     """The bias as vectors: itself where every lane counts."""
-    lanes = chosen.schedule.lanes
-    if bias.size == chosen.vectors * lanes.lanes and bias.strides[0] == 4:
+    if bias.size == vectors * lanes.lanes and bias.strides[0] == 4:
         return bias
-    return pack_bias(bias, p.groups, lanes)
+    return pack_bias(bias, groups, lanes)
 
 
-_CHANGING = (
-    "result weights bias source scratch source_n source_d source_h source_w source_c "
-    "result_n result_d result_h result_w"
-).split()
-_ORDER = " ".join([*_CHANGING, *(name for name in FIELDS.split() if name not in _CHANGING)])
+_ADDRESSES = "result weights bias source scratch".split()
+_ORDER = " ".join([*_ADDRESSES, *(name for name in FIELDS.split() if name not in _ADDRESSES)])
 
 
 @lru_cache(maxsize=512)
@@ -286,9 +309,9 @@ class Writer:
     def _store_slots(self, value: Vec, place: Ptr, block: Int) -> None:
         """Groups that leave lanes of their slots idle, one after the other."""
         e, lanes = self.e, self.s.lanes
-        for pack in range(lanes.packs):
-            with e.when(block * lanes.packs + pack < self.groups):
+        for slot in range(lanes.packs):
+            with e.when(block * lanes.packs + slot < self.groups):
                 for start, size in pieces(lanes.outs, lanes.lanes):
-                    lane = pack * lanes.slot + start
+                    lane = slot * lanes.slot + start
                     part = e.lane(value, lane) if size == 1 else e.shuffle(value, value, list(range(lane, lane + size)))
-                    place.at(pack * lanes.outs + start).store(part)
+                    place.at(slot * lanes.outs + start).store(part)

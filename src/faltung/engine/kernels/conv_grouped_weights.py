@@ -32,7 +32,7 @@ from faltung.engine import memory
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
-from faltung.engine.kernels.conv_grouped import _elements, _refuse_geometry, readable, refuse_types, thread_scratch
+from faltung.engine.kernels.conv_grouped import readable, refuse_sizes, refuse_types, source_steps, thread_scratch
 from faltung.engine.kernels.group_plan import (
     CHUNKS,
     Pass,
@@ -66,7 +66,7 @@ def refuse_backward_weights(
     geometry: ConvGeometry, x: np.ndarray, gy: np.ndarray, *, with_bias: bool = False
 ) -> str | None:
     """None if this kernel computes the weight gradient, else why not."""
-    return refuse_types(x, gy) or _refuse_geometry(geometry)
+    return refuse_types(x, gy) or refuse_sizes(geometry)
 
 
 def backward_weights(
@@ -78,9 +78,9 @@ def backward_weights(
     job = _prepared(geometry, x.strides, planar, gy.strides, planar_gradient)
     rows = job.plan.schedule
     parts = memory.empty((job.segments, job.part_floats))
-    scratch, start = thread_scratch(job.plan.scratch_floats)
+    _scratch, start = thread_scratch(job.plan.scratch_floats)
     places = (address(parts), address(gy), int(with_bias), address(x), start)
-    job.kernel.launch(job.segments * job.plan.parts, *places, *job.strides, *job.sized)
+    job.kernel.launch(job.segments * job.plan.parts, *places, *job.fields)
     gw = np.empty(geometry.weight_shape, np.float32)
     collect(job.source, rows, parts, job.plan.vectors, gw)
     gb = parts[:, job.weight_floats :].sum(axis=0) if with_bias else None
@@ -94,8 +94,7 @@ class _Job:
     source: Pass
     plan: Plan
     kernel: Kernel
-    strides: tuple[int, ...]
-    sized: tuple[int, ...]
+    fields: tuple[int, ...]
     segments: int
     weight_floats: int
     part_floats: int
@@ -117,15 +116,24 @@ def _prepared(
     part_floats = weight_floats + chosen.vectors * lanes.lanes
     gradient_floats = chosen.fields["span_tiles"] * rows.pixels * lanes.subs * lanes.lanes
     gradient_floats += target.lanes * lanes.subs * lanes.lanes  # a planar fetch writes whole vectors of pixels
-    chosen = Plan(rows, chosen.fields, chosen.items, chosen.parts, chosen.vectors,
-                  chosen.scratch_floats + gradient_floats, 0)  # fmt: skip
+    chosen = Plan(
+        rows, chosen.fields, chosen.items, chosen.parts, chosen.vectors, chosen.scratch_floats + gradient_floats, 0
+    )
     kernel = weights_kernel(schedule)
-    known = {**chosen.fields, "scratch_floats": chosen.scratch_floats, "columns_out": p.result[2], "items": chosen.items,
-             "segments": segments, "weight_floats": weight_floats, "part_floats": part_floats,
-             "gradient_at": chosen.scratch_floats - gradient_floats}  # fmt: skip
-    sized = tuple(known[name] for name in kernel.fields[len(_CHANGING) :])
-    return _Job(p, chosen, kernel, (*_elements(x_strides), *_elements(gy_strides)), sized, segments, weight_floats,
-                part_floats)  # fmt: skip
+    known = {
+        **chosen.fields,
+        **source_steps("source", x_strides),
+        **source_steps("gradient", gy_strides),
+        "scratch_floats": chosen.scratch_floats,
+        "columns_out": p.result[2],
+        "items": chosen.items,
+        "segments": segments,
+        "weight_floats": weight_floats,
+        "part_floats": part_floats,
+        "gradient_at": chosen.scratch_floats - gradient_floats,
+    }
+    fields = tuple(known[name] for name in kernel.fields[len(_CHANGING) :])
+    return _Job(p, chosen, kernel, fields, segments, weight_floats, part_floats)
 
 
 def choose(p: Pass, planar: bool, planar_gradient: bool, target: Target) -> WeightSchedule:
@@ -143,11 +151,11 @@ def choose(p: Pass, planar: bool, planar_gradient: bool, target: Target) -> Weig
     return WeightSchedule(rows, planar_gradient, together, min(sets, pixels))
 
 
-_CHANGING = (
-    "sums gradient with_bias source scratch source_n source_d source_h source_w source_c "
-    "gradient_n gradient_d gradient_h gradient_w gradient_c"
+_CHANGING = "sums gradient with_bias source scratch".split()
+_SIZED = (
+    "gradient_n gradient_d gradient_h gradient_w gradient_c columns_out items segments weight_floats part_floats "
+    "gradient_at"
 ).split()
-_SIZED = ["columns_out", "items", "segments", "weight_floats", "part_floats", "gradient_at"]
 _ORDER = " ".join([*_CHANGING, *_SIZED, *(name for name in Rows.FIELDS.split() if name not in _CHANGING)])
 
 
@@ -221,13 +229,15 @@ class Sums:
         """The row of gy as vectors, and its share of the bias gradient."""
         e, lanes = self.e, self.lanes
         channels = lanes.packs * lanes.outs
-        fill = Fill(e, lanes.out_order, lanes.outs, self.schedule.planar_gradient, self.step_h, self.step_w, self.step_c)
+        steps = (self.step_h, self.step_w, self.step_c)
+        fill = Fill(e, lanes.out_order, lanes.outs, self.schedule.planar_gradient, *steps)
         source = self.gradient.at(row * self.step_h + block * self.step_c * channels)
         present = self.rows.f.groups - block * lanes.packs
         fill.row(source, self.gradient_row, e.int(0), self.count, self.count, present)
         with e.when(self.with_bias):
             for sub in range(lanes.subs):
-                self._add_bias(self.bias.at((block * lanes.subs + sub) * self.size), self.gradient_row.at(sub * self.size))
+                total = self.bias.at((block * lanes.subs + sub) * self.size)
+                self._add_bias(total, self.gradient_row.at(sub * self.size))
 
     def _add_bias(self, total: Ptr, gradient: Ptr) -> None:
         """The sum of a row of gy, in four interleaved chains."""

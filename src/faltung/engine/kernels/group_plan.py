@@ -105,8 +105,20 @@ def forward_pass(g: ConvGeometry) -> Pass:
     """y from x."""
     before = three(tuple(pair[0] for pair in g.padding), 0)
     ins, outs = g.in_channels // g.groups, g.out_channels // g.groups
-    return Pass(g.batch, g.groups, ins, outs, three(g.input), three(g.output), three(g.kernel), three(g.stride),
-                three(g.dilation), before, False, False)  # fmt: skip
+    return Pass(
+        g.batch,
+        g.groups,
+        ins,
+        outs,
+        three(g.input),
+        three(g.output),
+        three(g.kernel),
+        three(g.stride),
+        three(g.dilation),
+        before,
+        False,
+        False,
+    )
 
 
 def data_pass(g: ConvGeometry) -> Pass:
@@ -116,9 +128,21 @@ def data_pass(g: ConvGeometry) -> Pass:
     kernel, dilation, stride = three(g.kernel), three(g.dilation), three(g.stride)
     scatter = stride != (1, 1, 1)
     if not scatter:
-        before = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, before, strict=True))  # type: ignore[assignment]
-    return Pass(g.batch, g.groups, outs, ins, three(g.output), three(g.input), kernel, stride, dilation, before, scatter,
-                not scatter)  # fmt: skip
+        before = three(tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, before, strict=True)))
+    return Pass(
+        g.batch,
+        g.groups,
+        outs,
+        ins,
+        three(g.output),
+        three(g.input),
+        kernel,
+        stride,
+        dilation,
+        before,
+        scatter,
+        not scatter,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +174,7 @@ def choose(p: Pass, planar: bool, stream: bool, target: Target) -> Schedule:
     most = max(1, target.registers - held - (5 if target.registers >= 32 else 3))
     step = p.stride[2] if p.scatter else 1
     columns = p.result[2] + (p.before[2] % step if p.scatter else 0)
-    widths = [w for w in range(step, max(most, step) + 1, step)]
+    widths = range(step, max(most, step) + 1, step)
     pixels = min(widths, key=lambda w: (-(-columns // w) * (w + TASTE_FOR_WIDTH), -w))
     return Schedule(
         lanes, planar, pixels, largest_divisor(p.ins, 4), taps, p.stride[2], p.dilation[2], p.scatter, stream
@@ -189,15 +213,31 @@ def cut(p: Pass, s: Schedule, target: Target, pixels: int, advance: int, reach: 
     entries = p.kernel[0] * p.kernel[1] * w_blocks * (p.ins // s.block)
     scratch = (entries * 4 + 15) // 16 * 16 + block_step * p.kernel[0] * ring * row_bytes // 4
     fields = {
-        "groups": p.groups, "blocks": blocks, "block_step": block_step,
-        "steps": steps, "parts": parts, "part_steps": part_steps,
-        "strips": strips, "strip_rows": strip_rows, "spans": spans, "span_tiles": span_tiles,
-        "planes_out": p.result[0], "rows_out": p.result[1],
-        "planes": p.source[0], "rows": p.source[1], "columns": p.source[2],
-        **_axis("d", p, 0), **_axis("h", p, 1), **_row_window(p), "ring": ring,
+        "groups": p.groups,
+        "blocks": blocks,
+        "block_step": block_step,
+        "steps": steps,
+        "parts": parts,
+        "part_steps": part_steps,
+        "strips": strips,
+        "strip_rows": strip_rows,
+        "spans": spans,
+        "span_tiles": span_tiles,
+        "planes_out": p.result[0],
+        "rows_out": p.result[1],
+        "planes": p.source[0],
+        "rows": p.source[1],
+        "columns": p.source[2],
+        **_axis("d", p, 0),
+        **_axis("h", p, 1),
+        **_row_window(p),
+        "ring": ring,
         "first": first_tap // p.stride[2] - s.shift if p.scatter else -p.before[2],
-        "advance": advance, "ring_columns": ring_columns, "w_blocks": w_blocks, "w_block_step": s.taps * s.dilation,
-    }  # fmt: skip
+        "advance": advance,
+        "ring_columns": ring_columns,
+        "w_blocks": w_blocks,
+        "w_block_step": s.taps * s.dilation,
+    }
     return Plan(s, fields, items, parts, blocks * lanes.subs, -(-scratch // 16) * 16, result_first)
 
 
@@ -213,8 +253,13 @@ def _axis(name: str, p: Pass, axis: int) -> dict[str, int]:
         scale, base, step, divide = 1, p.before[axis], -p.dilation[axis], p.stride[axis]
     else:
         scale, base, step, divide = p.stride[axis], -p.before[axis], p.dilation[axis], 1
-    return {f"{name}_taps": p.kernel[axis], f"{name}_scale": scale, f"{name}_base": base, f"{name}_step": step,
-            f"{name}_divide": divide}  # fmt: skip
+    return {
+        f"{name}_taps": p.kernel[axis],
+        f"{name}_scale": scale,
+        f"{name}_base": base,
+        f"{name}_step": step,
+        f"{name}_divide": divide,
+    }
 
 
 def _row_window(p: Pass) -> dict[str, int]:

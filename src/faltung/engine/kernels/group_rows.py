@@ -26,7 +26,6 @@ Letters: L lanes, B input channels of a group that one list entry covers, K taps
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -157,8 +156,14 @@ class Rows:
                     target = block.index * self.block_floats + (kd.index * f.ring + slot) * self.row_floats
                     present = f.groups - (self.block_begin + block.index) * self.lanes.packs
                     fill = Fill(e, self.lanes.order, self.lanes.ins, self.planar, f.source_h, f.source_w, f.source_c)
-                    fill.row(self.origin.at(offset), self.memory.at(target), self.first_column, f.columns,
-                             f.ring_columns, present)  # fmt: skip
+                    fill.row(
+                        self.origin.at(offset),
+                        self.memory.at(target),
+                        self.first_column,
+                        f.columns,
+                        f.ring_columns,
+                        present,
+                    )
         return e.larger(high, filled)
 
     def _meets_plane(self, tap: Int) -> tuple[Any, Int]:
@@ -311,7 +316,7 @@ class Fill:
 
 
 def interleave(e: Emitter, streams: list[Vec]) -> list[Vec]:
-    """n streams (a power of two) of L elements -> one stream of n * L: element 0 of every stream, then element 1, ..."""
+    """n streams (a power of two) of L elements -> one of n * L: element 0 of every stream, then element 1, ..."""
     count, lanes = len(streams), e.lanes
     low = [place for k in range(lanes // 2) for place in (k, lanes + k)]
     high = [place + lanes // 2 for place in low]

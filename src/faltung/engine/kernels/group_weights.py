@@ -81,8 +81,18 @@ class _Walk:
 
     def __init__(self, e: Emitter, kind: Weights) -> None:
         self.e, self.kind, self.lanes = e, kind, kind.lanes
-        (self.groups, self.depth, self.height, self.width, self.group_step, self.out_step, self.in_step, self.d_step,
-         self.h_step, self.w_step) = e.fields(SIZES)  # fmt: skip
+        (
+            self.groups,
+            self.depth,
+            self.height,
+            self.width,
+            self.group_step,
+            self.out_step,
+            self.in_step,
+            self.d_step,
+            self.h_step,
+            self.w_step,
+        ) = e.fields(SIZES)
         self.block, self.sub = e.chunk // kind.lanes.subs, e.chunk % kind.lanes.subs
         self.floats = self.depth * self.height * self.width * (kind.lanes.ins * kind.lanes.lanes)
 
