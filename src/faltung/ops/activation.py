@@ -56,6 +56,10 @@ class Activation(Op):
         return engine.call(cls.forward_kernel, x, **parameters)
 
     @classmethod
+    def inplace(cls, ctx: Any, x: np.ndarray, **parameters: Any) -> None:
+        engine.call(cls.forward_kernel, x, out=x, **parameters)
+
+    @classmethod
     def backward(cls, ctx: Any, gy: Tensor) -> Tensor:
         (kept,) = ctx.saved
         if is_grad_enabled():
@@ -70,6 +74,8 @@ class Activation(Op):
 
 class Relu(Activation, kernel="relu", keeps_output=True):
     """max(x, 0)."""
+
+    quiet = True
 
     @staticmethod
     def gradient(gy: Tensor, kept: Tensor) -> Tensor:
@@ -266,6 +272,15 @@ def _as_floating(x: Tensor) -> Tensor:
     return x if x.dtype.is_floating_point or x.dtype.is_complex else x.to(dtypes.get_default_dtype())
 
 
+def _must_be_floating(where: str, x: Tensor) -> Tensor:
+    if x.dtype.is_floating_point or x.dtype.is_complex:
+        return x
+    raise RuntimeError(
+        f"{where}: the result is floating point, which can't be cast to the desired output type {x.dtype}. "
+        f"Use {where.rstrip('_')}, or x.float() first."
+    )
+
+
 def _run(op: type[Op], x: Tensor, inplace: bool, **parameters: Any) -> Tensor:
     return apply_inplace(op, x, **parameters) if inplace else apply(op, x, **parameters)
 
@@ -288,7 +303,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 def sigmoid_(x: Tensor) -> Tensor:
-    return apply_inplace(Sigmoid, x)
+    return apply_inplace(Sigmoid, _must_be_floating("sigmoid_", x))
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -296,7 +311,7 @@ def tanh(x: Tensor) -> Tensor:
 
 
 def tanh_(x: Tensor) -> Tensor:
-    return apply_inplace(Tanh, x)
+    return apply_inplace(Tanh, _must_be_floating("tanh_", x))
 
 
 def elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0, inplace: bool = False) -> Tensor:
@@ -366,5 +381,6 @@ def gumbel_noise(x: Tensor) -> Tensor:
 
 
 def prelu(x: Tensor, weight: Tensor) -> Tensor:
-    """`weight` broadcasts to `x`."""
-    return x.where(x > 0, x * weight)
+    """`weight` is one number, or (C,) along dimension 1 of `x`."""
+    shape = (1,) * x.ndim if weight.numel() == 1 else (1, -1) + (1,) * (x.ndim - 2)
+    return x.where(x > 0, x * weight.reshape(shape))

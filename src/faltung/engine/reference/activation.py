@@ -6,7 +6,8 @@ Every activation is a pair
     <name>_backward(gy, kept, *parameters) -> gx
 
 where `kept` is `y` for relu, leaky_relu, sigmoid, tanh, elu, hardtanh and hardsigmoid, and `x` for all others.
-Results have the shape, dtype and memory order of `x`. Parameters are Python floats:
+Results have the shape, dtype and memory order of `x`; `out=` names an array to write them into, `x` itself if need
+be. Parameters are Python floats:
 
     leaky_relu  negative_slope          elu         alpha, scale, input_scale     hardtanh   low, high
     threshold   threshold, value        softplus    beta, threshold               softshrink, hardshrink  lambd

@@ -77,17 +77,18 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     _floating(where, input)
     if weight.dim() > 1:
         raise RuntimeError(message(where, f"weight must have 0 or 1 dimensions, got {shape_text(weight.shape)}"))
-    if weight.numel() == 1:
-        return ops.prelu(input, weight.reshape((1,) * input.dim()))
-    if input.dim() == 0:
+    if weight.numel() != 1 and input.dim() == 0:
         raise RuntimeError(message(where, f"a 0-d input takes one weight, got {weight.numel()}"))
     channels = input.shape[1] if input.dim() > 1 else 1
-    if weight.numel() != channels:
+    if weight.numel() not in (1, channels):
         raise RuntimeError(
-            message(where, f"weight must hold 1 or {channels} numbers, one per channel of input "
-                           f"{shape_text(input.shape)}, got {weight.numel()}")
-        )  # fmt: skip
-    return ops.prelu(input, weight.reshape((1, -1) + (1,) * (input.dim() - 2)))
+            message(
+                where,
+                f"weight must hold 1 or {channels} numbers, one per channel of input {shape_text(input.shape)}, got "
+                f"{weight.numel()}",
+            )
+        )
+    return ops.prelu(input, weight)
 
 
 def rrelu(
