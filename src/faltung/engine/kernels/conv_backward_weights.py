@@ -178,7 +178,7 @@ def _tile(
                 + (tap.first_column * k.stride_w + tap.column) * k.x_w
             )  # fmt: skip
             y_row = gy.at(n * k.y_n + od * k.y_d + oh.index * k.y_h + tap.first_column * k.y_w)
-            count = tap.last_column - tap.first_column
+            count = e.larger(tap.last_column - tap.first_column, 0)
             oh.carry(_row(k, x_row, y_row, count, oh.carried, channels, vectors, mask))
         plane.carry(oh.result)
     for i in range(channels):
