@@ -206,7 +206,9 @@ class _Walk:
             self.captured[position] = slot[1]
 
     def store(self, slot: list[Any]) -> None:
-        """Add a gradient to `.grad`; `slot` is [tensor, gradient] and holds the walk's only reference to the gradient."""
+        """Add a gradient to `.grad`; `slot` is [tensor, gradient] and holds the walk's only
+        reference to the gradient.
+        """
         leaf = slot[0]
         present = leaf._grad
         if present is None:

@@ -31,7 +31,9 @@ _addresses: dict[str, int] = {}
 
 
 def address(symbol: str, spec: object, build: Callable[[], str]) -> int:
-    """Address of the machine code of `symbol` for `spec` on this chip; `build()` returns its LLVM IR if it is needed."""
+    """Address of the machine code of `symbol` for `spec` on this chip; `build()` returns its
+    LLVM IR if it is needed.
+    """
     key = f"{symbol} {spec}"
     found = _addresses.get(key)
     if found is not None:

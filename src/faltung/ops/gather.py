@@ -162,7 +162,9 @@ def scatter_source(where: str, input: Tensor, index: Any, src: Any) -> Tensor:
 def scatter(
     input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None, reduce: Any = None
 ) -> Tensor:
-    """`input` with `src` (a tensor or a number) written at positions along `dim`; reduce='add' or 'multiply' combines."""
+    """`input` with `src` (a tensor or a number) written at positions along `dim`; reduce='add'
+    or 'multiply' combines.
+    """
     source = value if src is None else src
     if source is None:
         raise TypeError("scatter: expected src or value.")

@@ -123,7 +123,9 @@ def add_at(target: Any, indices: tuple[Any, ...], places: tuple[int, ...], value
 
 
 def add_rows(target: Any, rows: Any, values: Any) -> None:
-    """target[rows[i]] += values[i]: rows sorted, equal ones summed together; far quicker than np.add.at for wide rows."""
+    """target[rows[i]] += values[i]: rows sorted, equal ones summed together; far quicker than
+    np.add.at for wide rows.
+    """
     if not rows.size:
         return
     rows = np.where(rows < 0, rows + target.shape[0], rows)

@@ -61,7 +61,9 @@ def _shapes(x: Tensor, y: Tensor) -> str:
 
 
 def matmul(input: Tensor, other: Tensor) -> Tensor:
-    """Matrix product; vectors count as a row on the left and a column on the right, and leading dimensions broadcast."""
+    """Matrix product; vectors count as a row on the left and a column on the right, and
+    leading dimensions broadcast.
+    """
     _same_type("matmul", input, other)
     a, b = input._data, other._data
     if not a.ndim or not b.ndim:

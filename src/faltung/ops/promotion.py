@@ -33,7 +33,9 @@ class Cast(Op):
 
 
 def convert(array: np.ndarray[Any, Any], numpy_type: Any) -> np.ndarray[Any, Any]:
-    """`array` in another type, keeping the order of its dimensions in memory; complex to real drops the imaginary part."""
+    """`array` in another type, keeping the order of its dimensions in memory; complex to real
+    drops the imaginary part.
+    """
     if array.dtype.kind == "c" and numpy_type.kind not in "cb":
         array = array.real
     if array.dtype.kind == "f" and numpy_type.kind == "u":  # C wraps negative numbers round, as PyTorch does

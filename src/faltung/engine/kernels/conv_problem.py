@@ -20,7 +20,9 @@ Sizes = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """y[n, o, out] = sum over c, tap of x[n, c, out * stride - before + tap * dilation] * panel[o][tap][c], per group."""
+    """y[n, o, out] = sum over c, tap of x[n, c, out * stride - before + tap * dilation] *
+    panel[o][tap][c], per group.
+    """
 
     batch: int
     groups: int
@@ -148,7 +150,9 @@ def _classes(size: int, out: int, kernel: int, stride: int, dilation: int, befor
 
 
 def tap_columns(problem: Problem, kernel: Sizes) -> list[int]:
-    """For each weight tap, in memory order, its place among the problem's taps, -1 where it belongs to another class."""
+    """For each weight tap, in memory order, its place among the problem's taps, -1 where it
+    belongs to another class.
+    """
     places = [{tap: at for at, tap in enumerate(found)} for found in problem.tap_index]
     columns = []
     for kd, kh, kw in product(*map(range, kernel)):

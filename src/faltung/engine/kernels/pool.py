@@ -56,7 +56,9 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """What shapes the code. `mode`: max, max_index, max_tap, mean, sum, index_sum or tap_sum (see the classes below)."""
+    """What shapes the code. `mode`: max, max_index, max_tap, mean, sum, index_sum or tap_sum
+    (see the classes below).
+    """
 
     mode: str
     vectors: int  # of channels, held at once
