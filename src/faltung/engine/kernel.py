@@ -42,6 +42,9 @@ class Kernel:
         return e.finish()
 
 
+_to_bytes, _from_bytes = struct.Struct("d").pack, struct.Struct("q").unpack
+
+
 def bits(number: float) -> int:
     """A float as the integer field that `Emitter.number` reads."""
-    return int(struct.unpack("q", struct.pack("d", number))[0])
+    return int(_from_bytes(_to_bytes(number))[0])

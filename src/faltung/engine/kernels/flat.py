@@ -53,6 +53,8 @@ def refuse(x: np.ndarray, *others: np.ndarray) -> str | None:
 
 def like(x: np.ndarray) -> np.ndarray:
     """An uninitialised array with the shape and the memory order of the dense float32 array `x`."""
+    if x.nbytes < memory.POOLED_BYTES:
+        return np.empty_like(x, subok=False)
     return memory.empty(x.shape, FLOAT, x.strides)
 
 

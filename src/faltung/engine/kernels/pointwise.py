@@ -93,8 +93,28 @@ def div(e: Emitter, a: Vec, b: Vec) -> Vec:
 
 
 @expression(1)
-def scale_shift(e: Emitter, a: Vec, scale: Vec, shift: Vec) -> Vec:
-    return e.fma(a, scale, shift)
+def add_number(e: Emitter, a: Vec, number: Vec) -> Vec:
+    return a + number
+
+
+@expression(1)
+def sub_number(e: Emitter, a: Vec, number: Vec) -> Vec:
+    return a - number
+
+
+@expression(1)
+def mul_number(e: Emitter, a: Vec, number: Vec) -> Vec:
+    return a * number
+
+
+@expression(1)
+def div_number(e: Emitter, a: Vec, number: Vec) -> Vec:
+    return a / number
+
+
+@expression(1)
+def copy(e: Emitter, a: Vec) -> Vec:
+    return a
 
 
 @expression(2)
@@ -343,36 +363,74 @@ def kernel(name: str, stream: bool = False) -> Kernel:
 
 
 def run(name: str, operands: tuple[np.ndarray, ...], numbers: tuple[float, ...], out: np.ndarray | None) -> np.ndarray:
-    """Compute an expression over operands of one shape, into `out` or a new array in the last operand's memory order."""
+    """Compute an expression into `out`, or into a new array in the memory order of the last operand."""
     model = operands[-1]
     strides, size = model.strides, model.size
-    if any(operand.strides != strides for operand in operands):
-        operands = tuple(flat.matching(operand, model) for operand in operands)
+    for operand in operands:
+        if operand.strides != strides:
+            operands = tuple([flat.matching(operand, model) for operand in operands])
+            break
     result = flat.like(model) if out is None else out
     place = address(result)
     stream = size > flat.BLOCK and flat.streams(size * 4) and place % 64 == 0
-    kernel(name, stream).launch(flat.chunks(size), size, place, *map(address, operands), *map(bits, numbers))
+    places = [address(operand) for operand in operands]
+    if numbers:
+        places += [bits(number) for number in numbers]
+    kernel(name, stream).launch(flat.chunks(size), size, place, *places)
     return result
+
+
+def _refuse_overlap(out: np.ndarray, operands: tuple[np.ndarray, ...]) -> str | None:
+    """The result may replace an operand, but not lie across one."""
+    if out.dtype != flat.FLOAT or out.shape != operands[-1].shape or out.strides != operands[-1].strides:
+        return "the result's place differs from the operands in dtype or memory order"
+    for operand in operands:
+        if address(operand) != address(out) and np.may_share_memory(operand, out):
+            return "the result's place overlaps an operand"
+    return None
 
 
 def candidate(function: str) -> tuple[Callable[..., str | None], Callable[..., np.ndarray]]:
     """(refuse, run) of an engine function: operands by position, numbers by keyword, perhaps `out` to overwrite."""
     names = EXPRESSIONS[function].numbers
+    if function in ("add", "sub", "mul", "div"):
+        return _arithmetic(function)
 
     def refuse(*operands: np.ndarray, out: np.ndarray | None = None, **numbers: float) -> str | None:
-        return flat.refuse(operands[-1], *operands[:-1])
+        reason = flat.refuse(operands[-1], *operands[:-1])
+        return reason if reason or out is None else _refuse_overlap(out, operands)
 
     def compute(*operands: np.ndarray, out: np.ndarray | None = None, **numbers: float) -> np.ndarray:
-        return run(function, operands, tuple(numbers[name] for name in names), out)
+        return run(function, operands, tuple([numbers[name] for name in names]), out)
 
     return (refuse, compute) if not function.startswith("gelu") else (refuse, _gelu(function))
+
+
+def _arithmetic(function: str) -> tuple[Callable[..., str | None], Callable[..., np.ndarray]]:
+    """Of two arrays, the second perhaps one number."""
+
+    def refuse(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> str | None:
+        if b.dtype != flat.FLOAT:
+            return f"only float32 is generated, not {b.dtype}"
+        operands = (a,) if b.ndim == 0 else (a, b)
+        reason = flat.refuse(*operands)
+        if reason is None and b.ndim and b.strides != a.strides:
+            return "operands differ in memory order"
+        return reason if reason or out is None else _refuse_overlap(out, operands)
+
+    def compute(a: np.ndarray, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        if b.ndim == 0:
+            return run(f"{function}_number", (a,), (float(b),), out)
+        return run(function, (a, b), (), out)
+
+    return refuse, compute
 
 
 def _gelu(function: str) -> Callable[..., np.ndarray]:
     """Two formulas behind one function: `approximate` is a word, not a number."""
     tanh_function = function.replace("gelu", "gelu_tanh")
 
-    def compute(*operands: np.ndarray, approximate: str) -> np.ndarray:
-        return run(tanh_function if approximate == "tanh" else function, operands, (), None)
+    def compute(*operands: np.ndarray, approximate: str, out: np.ndarray | None = None) -> np.ndarray:
+        return run(tanh_function if approximate == "tanh" else function, operands, (), out)
 
     return compute

@@ -20,7 +20,7 @@ import numpy as np
 
 from faltung.engine.emit import Emitter, Int, Ptr, Vec, i64
 from faltung.engine.kernel import Kernel, address
-from faltung.engine.kernels import flat
+from faltung.engine.kernels import flat, pointwise
 
 SMALLEST = 4096  # elements that are worth a launch
 MOST_PLANES = 1 << 16
@@ -157,15 +157,21 @@ def refuse_copy(target: np.ndarray, source: np.ndarray) -> str | None:
         return f"only float32 is generated, not {source.dtype} to {target.dtype}"
     if source.size < SMALLEST or target.shape != source.shape:
         return f"{source.size} elements are not worth a launch, or shapes differ"
-    if plan(target.shape, source.strides, target.strides) is None:
+    if plan(target.shape, source.strides, target.strides) is None and not _is_plain(target, source):
         return "nothing to transpose"
     return None
+
+
+def _is_plain(target: np.ndarray, source: np.ndarray) -> bool:
+    return target.strides == source.strides and flat.dense_order(source.shape, source.strides) is not None
 
 
 def copy(target: np.ndarray, source: np.ndarray) -> None:
     """As `reference.layout.copy`: overwrite `target`, which shares no memory with `source`."""
     found = plan(target.shape, source.strides, target.strides)
-    assert found is not None  # or it had been refused
+    if found is None:  # one stretch of memory
+        pointwise.run("copy", (source,), (), target)
+        return
     stripe = max(64, flat.BLOCK // found.p // 64 * 64)
     stripes = -(-found.q // stripe)
     numbers = (found.p, found.q, found.source_q, found.target_p, stripes, stripe)
