@@ -52,7 +52,8 @@ class Op:
         is_view: forward returns a NumPy view of input 0.
         backward: None for an operation without gradient (comparisons, argmax).
         inplace: `inplace(ctx, *arrays, **attributes)` writes the result into arrays[0]; None to let `apply_inplace`
-            compute and copy. Only called when nothing is recorded.
+            compute and copy. Only called when nothing is recorded, or with `inplace_keeps`.
+        inplace_keeps: inplace also keeps what backward needs (the result, never the input that it overwrites).
         quiet: forward never meets a floating-point condition (overflow, division by zero), so NumPy's warnings need
             no silencing; saves half a microsecond.
     """
@@ -60,6 +61,7 @@ class Op:
     name: ClassVar[str] = ""
     is_view: ClassVar[bool] = False
     quiet: ClassVar[bool] = False
+    inplace_keeps: ClassVar[bool] = False
     forward: ClassVar[Callable[..., Any]]
     backward: ClassVar[Callable[..., Any] | None] = None
     inplace: ClassVar[Callable[..., Any] | None] = None

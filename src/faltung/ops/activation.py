@@ -44,7 +44,7 @@ class Activation(Op):
         cls.name = kernel
         cls.forward_kernel = f"activation.{kernel}_forward"
         cls.backward_kernel = f"activation.{kernel}_backward"
-        cls.keeps_output = keeps_output
+        cls.keeps_output = cls.inplace_keeps = keeps_output
 
     @classmethod
     def forward(cls, ctx: Any, x: np.ndarray, **parameters: Any) -> np.ndarray:
@@ -57,6 +57,9 @@ class Activation(Op):
 
     @classmethod
     def inplace(cls, ctx: Any, x: np.ndarray, **parameters: Any) -> None:
+        if cls.keeps_output:
+            ctx.parameters = parameters
+            ctx.save_outputs(0)
         engine.call(cls.forward_kernel, x, out=x, **parameters)
 
     @classmethod

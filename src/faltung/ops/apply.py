@@ -266,10 +266,13 @@ def _write_recorded(
     target = tensors[0]
     target.grad_fn  # noqa: B018  # bring a view's history up to date before it is replaced
     edges = tuple([gradient_edge(t) if need else None for t, need in zip(tensors, node.needs_input_grad)])
-    result = _silently(op, node, arrays, attributes)
-    if 0 in node.kept_inputs:
-        tensors = (_before_write(target), *tensors[1:])
-    _assign(op, target._data, result)
+    if op.inplace_keeps:
+        _silently_inplace(op, node, arrays, attributes)
+    else:
+        result = _silently(op, node, arrays, attributes)
+        if 0 in node.kept_inputs:
+            tensors = (_before_write(target), *tensors[1:])
+        _assign(op, target._data, result)
     target._storage.bump()
     node.sequence = next_sequence()
     node.edges = edges
