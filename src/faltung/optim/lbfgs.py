@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,7 @@ class _Point:
     t: float
     loss: float
     grad: np.ndarray
-    slope: float
+    slope: float = math.nan  # where nobody asks for it
 
 
 class LBFGS(Optimizer):
@@ -74,7 +74,11 @@ class LBFGS(Optimizer):
                 "LBFGS doesn't support per-parameter options (parameter groups): expected 1 group, got "
                 f"{len(self.param_groups)}."
             )
-        self._params: list[Tensor] = self.param_groups[0]["params"]
+
+    @property
+    def _params(self) -> list[Tensor]:
+        params: list[Tensor] = self.param_groups[0]["params"]
+        return params
 
     # --- the parameters as one vector; complex ones as pairs of reals
 
@@ -133,57 +137,53 @@ class LBFGS(Optimizer):
         state.setdefault("n_iter", 0)
 
         first_loss = evaluate()
-        loss = float(first_loss)
-        evaluations = 1
         state["func_evals"] += 1
-        grad = self._gather_flat_grad()
-        if not grad.size or np.abs(grad).max() <= group["tolerance_grad"]:
+        point = _Point(0.0, float(first_loss), self._gather_flat_grad())
+        if not point.grad.size or np.abs(point.grad).max() <= group["tolerance_grad"]:
             return first_loss
 
+        evaluations = 1
         for iteration in range(1, group["max_iter"] + 1):
             state["n_iter"] += 1
-            direction = self._direction(state, grad, group["history_size"])
-            state["prev_flat_grad"] = Tensor._wrap(grad.copy())
-            state["prev_loss"] = loss
-            t = scalar(group["lr"])
+            direction = self._direction(state, point.grad, group["history_size"])
+            state["prev_flat_grad"], state["prev_loss"] = Tensor._wrap(point.grad.copy()), point.loss
+            state["d"], state["t"] = Tensor._wrap(direction), scalar(group["lr"])
             if state["n_iter"] == 1:
-                t *= min(1.0, 1.0 / float(np.abs(grad).sum()))
-            state["d"], state["t"] = Tensor._wrap(direction), t
-            slope = float(grad @ direction)
+                state["t"] *= min(1.0, 1.0 / float(np.abs(point.grad).sum()))
+            slope = float(point.grad @ direction)
             if slope > -group["tolerance_change"]:
                 break
 
-            used = 0
-            start = self._clone_param()
-            if group["line_search_fn"] is not None:
-                best, used = _strong_wolfe(
-                    partial(self._evaluate, evaluate, start, direction),
-                    _Point(0.0, loss, grad, slope),
-                    t,
-                    direction,
-                    group["tolerance_change"],
-                    group["max_eval"] - evaluations,
-                )
-                loss, grad, t = best.loss, best.grad, best.t
-                state["t"] = t
-                self._move(start, t, direction)
-            else:
-                self._move(start, t, direction)
-                if iteration != group["max_iter"]:  # after the last move nobody needs its gradient
-                    loss = float(evaluate())
-                    grad = self._gather_flat_grad()
-                    used = 1
+            start = replace(point, t=0.0, slope=slope)
+            last = iteration == group["max_iter"]
+            point, used = self._advance(evaluate, start, direction, state["t"], group["max_eval"] - evaluations, last)
+            state["t"] = point.t
             evaluations += used
             state["func_evals"] += used
-
             if (
                 evaluations >= group["max_eval"]
-                or np.abs(grad).max() <= group["tolerance_grad"]
-                or np.abs(direction * t).max() <= group["tolerance_change"]
-                or abs(loss - state["prev_loss"]) < group["tolerance_change"]
+                or np.abs(point.grad).max() <= group["tolerance_grad"]
+                or np.abs(direction * point.t).max() <= group["tolerance_change"]
+                or abs(point.loss - state["prev_loss"]) < group["tolerance_change"]
             ):
                 break
         return first_loss
+
+    def _advance(
+        self, closure: Closure, start: _Point, direction: np.ndarray, t: float, budget: int, last: bool
+    ) -> tuple[_Point, int]:
+        """Move the parameters along the direction: the point they come to, and the evaluations that it took."""
+        group, origin = self.param_groups[0], self._clone_param()
+        if group["line_search_fn"] is not None:
+            search = _LineSearch(partial(self._evaluate, closure, origin, direction), start, direction, budget)
+            point = search.run(t, group["tolerance_change"])
+            self._move(origin, point.t, direction)
+            return point, search.evaluations
+        self._move(origin, t, direction)
+        if last:  # nobody needs the gradient after the last move
+            return replace(start, t=t), 0
+        loss = float(closure())
+        return _Point(t, loss, self._gather_flat_grad()), 1
 
     def _direction(self, state: dict[str, Any], grad: np.ndarray, history_size: int) -> np.ndarray:
         """Minus the approximate inverse Hessian times the gradient, by the two-loop recursion."""
@@ -239,72 +239,80 @@ def _cubic_minimum(a: _Point, b: _Point, bounds: tuple[float, float] | None = No
     return min(max(b.t - (b.t - a.t) * ((b.slope + d2 - d1) / denominator), low), high)
 
 
-def _strong_wolfe(
-    evaluate: Callable[[float], tuple[float, np.ndarray]],
-    origin: _Point,
-    t: float,
-    direction: np.ndarray,
-    tolerance_change: float,
-    max_evaluations: int,
-) -> tuple[_Point, int]:
-    """A point along the line that satisfies the strong Wolfe conditions, and how many evaluations it took."""
+class _LineSearch:
+    """Looks for a point along a line that satisfies the strong Wolfe conditions (Nocedal & Wright, algorithm 3.5)."""
 
-    def at(length: float) -> _Point:
-        loss, grad = evaluate(length)
-        return _Point(length, loss, grad, float(grad @ direction))
+    def __init__(
+        self,
+        evaluate: Callable[[float], tuple[float, np.ndarray]],
+        origin: _Point,
+        direction: np.ndarray,
+        budget: int,
+    ) -> None:
+        self._evaluate = evaluate
+        self._origin = origin
+        self._direction = direction
+        self._budget = budget  # rounds that may be made
+        self._rounds = 0
+        self.evaluations = 0
 
-    def too_high(point: _Point) -> bool:
-        return point.loss > origin.loss + _SUFFICIENT_DECREASE * point.t * origin.slope
+    def _at(self, t: float) -> _Point:
+        self.evaluations += 1
+        loss, grad = self._evaluate(t)
+        return _Point(t, loss, grad, float(grad @ self._direction))
 
-    def flat_enough(point: _Point) -> bool:
-        return abs(point.slope) <= -_CURVATURE * origin.slope
+    def _too_high(self, point: _Point) -> bool:
+        return point.loss > self._origin.loss + _SUFFICIENT_DECREASE * point.t * self._origin.slope
 
-    point, previous = at(t), origin
-    evaluations, rounds = 1, 0
-    bracket: list[_Point] = []
-    while rounds < max_evaluations:  # walk outwards until two points enclose a minimum
-        if too_high(point) or (rounds > 1 and point.loss >= previous.loss):
-            bracket = [previous, point]
-            break
-        if flat_enough(point):
-            return point, evaluations
-        if point.slope >= 0:
-            bracket = [previous, point]
-            break
-        bounds = point.t + 0.01 * (point.t - previous.t), point.t * 10
-        length = _cubic_minimum(previous, point, bounds)
-        previous, point = point, at(length)
-        evaluations += 1
-        rounds += 1
-    if not bracket:
-        bracket = [origin, point]
+    def _flat_enough(self, point: _Point) -> bool:
+        return abs(point.slope) <= -_CURVATURE * self._origin.slope
 
-    stalled = False
-    low, high = sorted(bracket, key=lambda p: p.loss)  # stable: on a tie the first is the low one
-    widest = float(np.abs(direction).max())
-    while rounds < max_evaluations and abs(high.t - low.t) * widest >= tolerance_change:  # narrow it down
-        left, right = min(low.t, high.t), max(low.t, high.t)
-        length = _cubic_minimum(low, high)
-        margin = 0.1 * (right - left)
-        if min(right - length, length - left) < margin:  # too close to an end: once is fine, twice is no progress
-            if stalled or length >= right or length <= left:
+    def run(self, t: float, tolerance_change: float) -> _Point:
+        """The point that is found, beginning with step length `t`."""
+        found = self._enclose(self._at(t))
+        return found if isinstance(found, _Point) else self._narrow(*found, tolerance_change)
+
+    def _enclose(self, point: _Point) -> _Point | tuple[_Point, _Point]:
+        """Walk outwards until two points enclose a minimum, or one will do."""
+        previous = self._origin
+        while self._rounds < self._budget:
+            if self._too_high(point) or (self._rounds > 1 and point.loss >= previous.loss):
+                return previous, point
+            if self._flat_enough(point):
+                return point
+            if point.slope >= 0:
+                return previous, point
+            bounds = point.t + 0.01 * (point.t - previous.t), point.t * 10
+            length = _cubic_minimum(previous, point, bounds)
+            previous, point = point, self._at(length)
+            self._rounds += 1
+        return self._origin, point
+
+    def _narrow(self, first: _Point, second: _Point, tolerance_change: float) -> _Point:
+        """Shrink the stretch between two points until one will do."""
+        low, high = (first, second) if first.loss <= second.loss else (second, first)
+        widest = float(np.abs(self._direction).max())
+        stalled = False
+        while self._rounds < self._budget and abs(high.t - low.t) * widest >= tolerance_change:
+            left, right = min(low.t, high.t), max(low.t, high.t)
+            length = _cubic_minimum(low, high)
+            margin = 0.1 * (right - left)
+            close = min(right - length, length - left) < margin
+            if close and (stalled or length >= right or length <= left):  # twice close to an end is no progress
                 length = right - margin if abs(length - right) < abs(length - left) else left + margin
                 stalled = False
             else:
-                stalled = True
-        else:
-            stalled = False
-        point = at(length)
-        evaluations += 1
-        rounds += 1
-        if too_high(point) or point.loss >= low.loss:
-            high = point
-            if high.loss < low.loss:
-                low, high = high, low
-        else:
-            if flat_enough(point):
-                return point, evaluations
+                stalled = close
+            point = self._at(length)
+            self._rounds += 1
+            if self._too_high(point) or point.loss >= low.loss:
+                high = point
+                if high.loss < low.loss:
+                    low, high = high, low
+                continue
+            if self._flat_enough(point):
+                return point
             if point.slope * (high.t - low.t) >= 0:
                 high = low
             low = point
-    return low, evaluations
+        return low
