@@ -14,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faltung import engine
 from faltung.autograd.graph import Node
 from faltung.autograd.modes import modes
+from faltung.engine import layout
 
 if TYPE_CHECKING:
     from faltung.tensor import Tensor
 
 __all__ = ["run_backward"]
+
+_LARGE = 1 << 17  # elements from which on the engine's threads are worth a call
 
 
 def run_backward(
@@ -229,7 +233,10 @@ class _Walk:
 @np.errstate(all="ignore")
 def add_into(total: np.ndarray[Any, Any], addend: np.ndarray[Any, Any]) -> None:
     """Add in place, silently as PyTorch does."""
-    np.add(total, addend, out=total)
+    if total.size < _LARGE:
+        np.add(total, addend, out=total)
+    else:
+        engine.call("pointwise.add", total, addend, out=total)
 
 
 def _references(slot: list[Any]) -> list[int]:
@@ -276,9 +283,7 @@ def own_gradient(slot: list[Any]) -> Tensor:
         if tensor <= _SOLE_TENSOR and array <= _SOLE_ARRAY and all(base <= _SOLE_BASE for base in bases):
             found: Tensor = wrap(slot[1]._data)
             return found
-    fresh = np.empty_like(like, dtype=slot[1]._data.dtype, order="K", subok=False)
-    np.copyto(fresh, slot[1]._data)
-    copied: Tensor = wrap(fresh)
+    copied: Tensor = wrap(layout.copied(slot[1]._data, layout.order_of(like)))
     return copied
 
 

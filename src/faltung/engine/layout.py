@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from faltung.engine import memory
@@ -17,19 +19,28 @@ def is_channels_last(x: np.ndarray) -> bool:
 
 def channels_last(x: np.ndarray) -> np.ndarray:
     """`x` itself or a copy whose channels lie innermost."""
-    if is_channels_last(x):
-        return x
-    copy = memory.empty_channels_last(x.shape, x.dtype)
-    call("layout.copy", copy, x)
-    return copy
+    return x if is_channels_last(x) else copied(x, (0, *range(2, x.ndim), 1))
 
 
 def contiguous(x: np.ndarray) -> np.ndarray:
-    """`x` itself or a C-contiguous copy; never fewer dimensions, never more."""
-    if x.flags.c_contiguous:
-        return x
+    """`x` itself or a C-contiguous copy of the same dimensions."""
+    return x if x.flags.c_contiguous else copied(x, range(x.ndim))
+
+
+def copied(x: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """A copy of `x` without gaps, its axes from the outermost to the innermost in memory as `order` says."""
     if x.size < SMALL:
-        return np.ascontiguousarray(x)
-    copy = memory.empty(x.shape, x.dtype)
-    call("layout.copy", copy, x)
+        copy = np.empty([x.shape[axis] for axis in order], x.dtype)
+    else:
+        copy = memory.empty(tuple([x.shape[axis] for axis in order]), x.dtype)
+    copy = copy.transpose(sorted(order, key=order.index))
+    if x.size < SMALL:
+        np.copyto(copy, x)
+    else:
+        call("layout.copy", copy, x)
     return copy
+
+
+def order_of(x: np.ndarray) -> list[int]:
+    """Axes from the outermost to the innermost in memory."""
+    return sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis))

@@ -5,16 +5,18 @@ Gradients are returned in the broadcast shape: the tape sums them back to the sh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from faltung import dtypes
+from faltung import dtypes, engine
 from faltung.autograd.graph import Op
 from faltung.dtypes import BOOL, FLOATING, INTEGER, can_cast, result_type
 from faltung.ops.apply import apply, apply_inplace
 from faltung.ops.promotion import as_float, as_operand, cast, is_number, number, operands, require_tensor
 from faltung.tensor import Tensor
+
+LARGE = 1 << 17  # elements from which on threads beat NumPy, measured on two AVX-512 cores
 
 
 def conj(t: Tensor) -> Tensor:
@@ -27,6 +29,7 @@ class Binary(Op):
     """Base of operations with two operands: names broadcast errors, and writes in place where shapes allow."""
 
     ufunc: Any
+    kernel: ClassVar[str | None] = None  # the engine's name, if it computes large arrays
 
     @classmethod
     def broadcast_error(cls, x: Any, y: Any) -> RuntimeError:
@@ -44,6 +47,8 @@ class Binary(Op):
     def compute(cls, x: Any, y: Any) -> Any:
         """The NumPy function, with PyTorch's error where shapes don't broadcast."""
         try:
+            if x.size >= LARGE and cls.kernel:
+                return engine.call(cls.kernel, x, y)
             return cls.ufunc(x, y)
         except ValueError:
             raise cls.broadcast_error(x, y) from None
@@ -51,7 +56,10 @@ class Binary(Op):
     @classmethod
     def inplace(cls, ctx: Any, x: Any, y: Any) -> None:
         if y.shape == x.shape or not y.ndim:
-            cls.ufunc(x, y, out=x, casting="unsafe")
+            if x.size >= LARGE and cls.kernel:
+                engine.call(cls.kernel, x, y, out=x)
+            else:
+                cls.ufunc(x, y, out=x, casting="unsafe")
             return
         try:
             found = cls.ufunc(x, y)
@@ -70,11 +78,12 @@ class Add(Binary):
 
     name = "add"
     ufunc = np.add
+    kernel = "pointwise.add"
 
     @classmethod
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
         try:
-            return np.add(x, y)
+            return np.add(x, y) if x.size < LARGE else engine.call("pointwise.add", x, y)
         except ValueError:
             raise cls.broadcast_error(x, y) from None
 
@@ -88,6 +97,7 @@ class Sub(Binary):
 
     name = "sub"
     ufunc = np.subtract
+    kernel = "pointwise.sub"
 
     @classmethod
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
@@ -103,6 +113,7 @@ class Mul(Binary):
 
     name = "mul"
     ufunc = np.multiply
+    kernel = "pointwise.mul"
 
     @classmethod
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
@@ -140,6 +151,7 @@ class Div(Binary):
 
     name = "div"
     ufunc = np.true_divide
+    kernel = "pointwise.div"
 
     @classmethod
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:

@@ -10,7 +10,8 @@ from faltung import attributes, dtypes
 from faltung.attributes import channels_last, channels_last_3d, check_device, contiguous_format, preserve_format
 from faltung.autograd.graph import Op
 from faltung.dtypes import dtype as _dtype
-from faltung.ops.apply import apply, apply_inplace, like_strides
+from faltung.engine import layout
+from faltung.ops.apply import apply, apply_inplace
 from faltung.ops.promotion import as_number, cast, convert
 from faltung.tensor import Tensor
 
@@ -21,18 +22,16 @@ def laid_out(array: np.ndarray[Any, Any], format: attributes.memory_format, wher
     """A copy of `array` in the given memory format."""
     if format is preserve_format:
         dense = array.flags.c_contiguous or _is_dense(array)
-        return like_strides(array) if dense else np.array(array, order="C")
+        return layout.copied(array, layout.order_of(array) if dense else range(array.ndim))
     if format is contiguous_format:
-        return np.array(array, order="C")
+        return layout.copied(array, range(array.ndim))
     order = format.order or ()
     if array.ndim != len(order):
         raise RuntimeError(
             f"{where}: required rank {len(order)} tensor to use {format} format, got a tensor with {array.ndim} "
             "dimensions."
         )
-    fresh = np.empty([array.shape[dim] for dim in order], array.dtype).transpose(np.argsort(order))
-    np.copyto(fresh, array)
-    return fresh
+    return layout.copied(array, order)
 
 
 def _is_dense(array: np.ndarray[Any, Any]) -> bool:

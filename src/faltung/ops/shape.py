@@ -10,6 +10,7 @@ from numpy.lib.stride_tricks import as_strided as _numpy_as_strided
 
 from faltung.attributes import Size
 from faltung.autograd.graph import Op
+from faltung.engine import layout
 from faltung.ops.apply import apply, view_array
 from faltung.ops.dims import as_dims, as_ints, wrap_dim
 from faltung.tensor import Tensor
@@ -43,7 +44,7 @@ class ReshapeCopy(Op):
     @staticmethod
     def forward(ctx: Any, x: Any, *, shape: Any) -> Any:
         ctx.shape = x.shape
-        return np.ascontiguousarray(x).reshape(shape)
+        return layout.contiguous(x).reshape(shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ def _relayout(tensor: Tensor) -> bool:
     """Lay the tensor's elements out in logical order, unless other tensors or arrays use its memory."""
     if tensor._storage.aliased:
         return False
-    tensor._data = np.ascontiguousarray(tensor._data)
+    tensor._data = layout.contiguous(tensor._data)
     return True
 
 

@@ -270,7 +270,8 @@ def batch_forward(
     mean, var = np.empty(channels, np.float32), np.empty(channels, np.float32)
     partial = np.empty((blocks, 2, channels))
     _kernel("moments", vectors).launch(blocks, address(x), address(partial), rows, channels, block_rows)
-    _kernel("finish").launch(finish_chunks, *map(address, (partial, mean, var)), rows, channels, block_rows, blocks)
+    results: tuple[Array, ...] = (partial, mean, var)
+    _kernel("finish").launch(finish_chunks, *map(address, results), rows, channels, block_rows, blocks)
     return batch_inference(x, mean, var, weight, bias, eps, relu), mean, var
 
 
@@ -288,7 +289,7 @@ def batch_inference(
     x = layout.channels_last(x)
     rows, channels, block_rows, blocks, vectors, _ = _plan(x.shape)
     y = flat.like(x)
-    arrays = (x, y, mean, var, *_affine(weight, bias, channels))
+    arrays: tuple[Array, ...] = (x, y, mean, var, *_affine(weight, bias, channels))
     _kernel("apply", vectors, relu).launch(blocks, *map(address, arrays), bits(eps), rows, channels, block_rows)
     return y
 
