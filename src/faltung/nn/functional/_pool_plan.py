@@ -60,14 +60,15 @@ def _plan(
     check_at_least(where, "dilation", dilations, 1)
     check_at_least(where, "padding", pads, 0)
     spans = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilations, strict=True))
-    if any(2 * p > span for p, span in zip(pads, spans, strict=True)):
-        got = f"padding must be at most half the window, got padding={pads} for windows that span {spans}"
+    if any(2 * p > k for p, k in zip(pads, kernel, strict=True)):
+        got = f"padding must be at most half of kernel_size, got padding={pads} and kernel_size={kernel}"
         raise RuntimeError(message(where, got, "A larger one would make windows of padding alone."))
     check_ordered(where, kind)
     check_samples(where, ndim, shape)
     batched_shape = tuple(shape) if len(shape) == ndim + 2 else (1, *shape)
     geometry = PoolGeometry.of(batched_shape, kernel, strides, pads, dilations, ceil_mode)
-    if min(geometry.output) < 1:
+    small = where == "avg_pool3d" and any(k > size for k, size in zip(kernel, geometry.input, strict=True))
+    if min(geometry.output) < 1 or small:  # PyTorch's avg_pool3d wants the kernel to fit without padding
         got = f"windows that span {spans} do not fit input {shape_text(shape)} with padding={pads}"
         raise RuntimeError(message(where, got, "Use a smaller kernel_size, or pool fewer times before this layer."))
     return geometry

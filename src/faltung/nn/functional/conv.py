@@ -255,8 +255,8 @@ def _plan_transpose(
     geometry = ConvGeometry.mirrored(tuple(batched), tuple(w), strides, pads, extras, groups, dilations)
     if min(geometry.output) == 0:
         raise RuntimeError(message(where, f"input {shape_text(x)} has no samples: only batch or channels may be 0"))
-    if min(geometry.input) < 0:
-        got = f"padding={pads} cuts more than the result has: its size would be {geometry.input}"
+    if min(geometry.input) < 1:
+        got = f"padding={pads} leaves nothing of the result: its size would be {geometry.input}"
         raise RuntimeError(message(where, got, "Here padding makes the result smaller; reduce it."))
     return geometry
 

@@ -78,7 +78,7 @@ def _check_framed(input: Tensor, amounts: Sequence[int], pads: Pairs, mode: str)
         raise RuntimeError(message("pad", f"mode={mode!r} needs samples to repeat, got input {shape_text(shape)}"))
     for d in range(input.dim() - ndim, input.dim()):
         size, (before, after) = shape[d], pads[d]
-        limit = size - 1 if mode == "reflect" else size
+        limit = size - 1 if mode == "reflect" else size + min(before, 0) + min(after, 0)  # what cutting leaves
         if mode != "replicate" and max(before, after) > limit:
             can = f"mode={mode!r} can pad dimension {d} of input {shape_text(shape)} by at most {limit}"
             raise RuntimeError(message("pad", f"{can}, got {(before, after)}"))
