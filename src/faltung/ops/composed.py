@@ -310,9 +310,11 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False,
             f"linalg.vector_norm: Expected a floating point or complex tensor as input. Got {x.dtype.legacy_name}."
         )
     dims = as_dims("linalg.vector_norm", dim, x._data.ndim)
+    if x.dtype is dtypes.float16 and ord not in (0, 2, math.inf, -math.inf):  # powers overflow half precision
+        found = vector_norm(cast(x, dtypes.float32), ord, dim, keepdim)
+        return cast(found, dtypes.float16)
     if ord == 2:
-        found: Tensor = apply(EuclideanNorm, x, dims=dims, keepdim=keepdim)
-        return found
+        return apply(EuclideanNorm, x, dims=dims, keepdim=keepdim)  # type: ignore[no-any-return]
     size = x.abs()
     if ord == math.inf:
         return amax(size, dims, keepdim)
@@ -398,11 +400,10 @@ def _quantile(input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolati
     ordered = x.sort(at).values.movedim(at, -1)  # nan last
     nans = ordered._data != ordered._data
     last = ordered._data.shape[-1] - 1 - (np.count_nonzero(nans, axis=-1, keepdims=True) if skip_nan else 0)
-    places = np.maximum(wanted._data.reshape(-1).astype(np.float64) * last, 0)
-    low, high, share = _neighbours(
-        np.broadcast_to(places, (*ordered._data.shape[:-1], places.shape[-1])), interpolation
-    )
-    found = lerp(gather(ordered, -1, low), gather(ordered, -1, high), share.to(input.dtype))
+    rows = (*ordered._data.shape[:-1], wanted._data.size)
+    places = (wanted.reshape(-1) * Tensor._wrap(np.maximum(last, 0).astype(input._data.dtype))).expand(rows)
+    low, high, share = _neighbours(places, interpolation)
+    found = lerp(gather(ordered, -1, low), gather(ordered, -1, high), share)
     if not skip_nan:
         found = found.masked_fill(ordered.isnan().any(-1, keepdim=True), math.nan)
     found = found.movedim(-1, 0) if wanted._data.ndim else found.squeeze(-1)
@@ -414,13 +415,14 @@ def _quantile(input: Tensor, q: Any, dim: int | None, keepdim: bool, interpolati
     return found  # methods are bound at run time
 
 
-def _neighbours(places: np.ndarray[Any, Any], interpolation: str) -> tuple[Tensor, Tensor, Tensor]:
+def _neighbours(places: Tensor, interpolation: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The positions on both sides, and how far towards the second the result lies."""
     if interpolation == "lower":
-        places = np.floor(places)
+        places = places.floor()
     elif interpolation == "higher":
-        places = np.ceil(places)
+        places = places.ceil()
     elif interpolation == "nearest":
-        places = np.rint(places)
-    low, high = np.floor(places), np.ceil(places)
-    share = np.full_like(places, 0.5) * (low != high) if interpolation == "midpoint" else places - low
-    return Tensor._wrap(low.astype(np.int64)), Tensor._wrap(high.astype(np.int64)), Tensor._wrap(share)
+        places = places.round()
+    low, high = places.floor(), places.ceil()
+    share = (low != high).to(places.dtype) * 0.5 if interpolation == "midpoint" else places - low
+    return low.long(), high.long(), share

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import Any
 
@@ -184,7 +185,7 @@ def frombuffer(buffer: Any, *, dtype: _dtype, count: int = -1, offset: int = 0, 
 
 def scalar_tensor(s: Any, *, dtype: _dtype | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A 0-d tensor of the default dtype (or `dtype`)."""
-    return tensor(as_number(s), dtype=dtype or get_default_dtype(), device=device, requires_grad=requires_grad)
+    return full((), as_number(s), dtype=dtype or get_default_dtype(), device=device, requires_grad=requires_grad)
 
 
 # --- filled
@@ -399,14 +400,16 @@ def arange(
         )
     integers = all(isinstance(value, int) for value in (start, end, step))
     chosen = dtype or (dtypes.int64 if integers else get_default_dtype())
-    if chosen.kind <= INTEGER and not integers:
+    if chosen is dtypes.int64 and not integers:  # PyTorch counts in the result's type where that is int64
         start, end, step, integers = int(start), int(end), int(step), True
     count = math.ceil((end - start) / step) if not integers else -((start - end) // step)
     numpy_type = to_numpy_dtype(chosen)
     if integers:
         found = np.arange(start, start + count * step, step)[:count].astype(numpy_type)
     else:  # each element from its index, as PyTorch does: no error adds up
-        found = (start + step * np.arange(count, dtype=np.float64)).astype(numpy_type)
+        if chosen.kind <= INTEGER:
+            start, step = int(start), int(step)
+        found = _convert_quietly(start + step * np.arange(count, dtype=np.float64), numpy_type)
     return _finish(found, requires_grad, device, layout)
 
 
@@ -424,7 +427,7 @@ def linspace(
     first, last = as_number(start), as_number(end)
     if steps < 0:
         raise RuntimeError(f"linspace: number of steps must be non-negative, got {steps}.")
-    is_complex = any(type(bound) is type(1j) for bound in (first, last))
+    is_complex = any(isinstance(bound, builtins.complex) for bound in (first, last))
     chosen = dtype or (get_default_dtype().to_complex() if is_complex else get_default_dtype())
     work = np.float64 if not chosen.is_complex else np.complex128
     if chosen.kind == INTEGER:

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from faltung.attributes import check_device
 from faltung.autograd.graph import Op
+from faltung.dtypes import to_numpy_dtype
 from faltung.ops.apply import apply
 from faltung.ops.dims import wrap_dim
 from faltung.ops.reduce import sum as sum_
@@ -152,11 +154,16 @@ def cartesian_prod(*tensors: Tensor) -> Tensor:
     return stack([grid.reshape(-1) for grid in meshgrid(*tensors, indexing="ij")], 1)
 
 
-def tril_indices(row: int, col: int, offset: int = 0, **options: Any) -> Tensor:
+def _positions(found: Any, dtype: Any, device: Any) -> Tensor:
+    check_device(device)
+    return _wrap(np.stack(found).astype(np.int64 if dtype is None else to_numpy_dtype(dtype)))
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
     """Positions of the lower triangle, (2, count)."""
-    return _wrap(np.stack(np.tril_indices(row, offset, col)).astype(np.int64))
+    return _positions(np.tril_indices(row, offset, col), dtype, device)
 
 
-def triu_indices(row: int, col: int, offset: int = 0, **options: Any) -> Tensor:
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
     """Positions of the upper triangle, (2, count)."""
-    return _wrap(np.stack(np.triu_indices(row, offset, col)).astype(np.int64))
+    return _positions(np.triu_indices(row, offset, col), dtype, device)

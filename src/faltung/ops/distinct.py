@@ -102,6 +102,8 @@ class SearchSorted(Op):
         side = "right" if right else "left"
         if boundaries.ndim == 1:
             return np.asarray(np.searchsorted(boundaries, values, side=side)).astype(np.int64)  # type: ignore[call-overload]
+        if not values.size:
+            return np.empty(values.shape, np.int64)
         rows = boundaries.reshape(-1, boundaries.shape[-1])
         wanted = values.reshape(rows.shape[0], -1)
         found = [np.searchsorted(row, value, side=side) for row, value in zip(rows, wanted)]  # type: ignore[call-overload]

@@ -59,6 +59,8 @@ class Gather(Op):
     def forward(ctx: Any, x: Any, index: Any, *, dim: int) -> Any:
         ctx.save_inputs(1)
         ctx.dim, ctx.shape = dim, x.shape
+        if not index.size:
+            return np.empty(index.shape, x.dtype)
         if not x.ndim:
             return np.broadcast_to(x, index.shape).copy() if index.ndim else x.copy()
         if not index.ndim:
@@ -69,7 +71,7 @@ class Gather(Op):
     def backward(ctx: Any, grad: Tensor) -> Any:
         (index,) = ctx.saved
         zeros = grad.new_zeros(ctx.shape)
-        return scatter_add(zeros, ctx.dim, index, grad), None
+        return (apply(Scatter, zeros, index, grad, dim=ctx.dim, add=True) if index._data.size else zeros), None
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:

@@ -221,7 +221,7 @@ def baddbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alp
 
 def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
     """beta * input + alpha * the sum of the products of a batch."""
-    return _scaled_sum("addbmm", input, bmm(batch1, batch2).sum(0), beta, alpha)
+    return _scaled_sum("addbmm", input, bmm(batch1, batch2).sum(0, dtype=batch1.dtype), beta, alpha)
 
 
 def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
@@ -236,9 +236,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     right = [d % b._data.ndim for d in right]
     for i, j in zip(left, right):  # a size of 1 counts for any: the other side is summed
         if a._data.shape[i] == 1 != b._data.shape[j]:
-            b = b.sum(j, keepdim=True)
+            b = b.sum(j, keepdim=True, dtype=b.dtype)
         elif b._data.shape[j] == 1 != a._data.shape[i]:
-            a = a.sum(i, keepdim=True)
+            a = a.sum(i, keepdim=True, dtype=a.dtype)
     if [a._data.shape[d] for d in left] != [b._data.shape[d] for d in right]:
         raise RuntimeError(
             f"tensordot: contracted dimensions need to match, got sizes {[a._data.shape[d] for d in left]} and "

@@ -12,6 +12,7 @@ from faltung import dtypes
 from faltung.autograd.graph import Op
 from faltung.dtypes import FLOATING, OF_NUMPY
 from faltung.ops.apply import apply
+from faltung.ops.arithmetic import conj
 from faltung.ops.dims import as_dims, wrap_dim
 from faltung.ops.promotion import as_float, cast
 from faltung.tensor import Tensor
@@ -19,7 +20,7 @@ from faltung.tensor import Tensor
 
 def restore_dims(t: Tensor, ctx: Any) -> Tensor:
     """A reduced tensor with its reduced dimensions back as size 1 (`ctx.shape`, `ctx.dims`, `ctx.keepdim`)."""
-    if ctx.keepdim or not ctx.shape:
+    if ctx.keepdim or len(ctx.dims) == len(ctx.shape):  # a single number broadcasts as it is
         return t
     shape = tuple([1 if dim in ctx.dims else size for dim, size in enumerate(ctx.shape)])
     found: Tensor = t.reshape(shape)
@@ -106,10 +107,10 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     offset = len(given) - len(shape)
     if offset < 0 or builtins.any(want not in (1, got) for want, got in zip(shape, given[offset:])):
         raise RuntimeError(f"sum_to_size: size {list(shape)} is not expandable to size {list(given)}.")
-    if input._data.dtype.kind == "b":
-        input = cast(input, dtypes.int64)
     dims = [*range(offset), *(offset + i for i, want in enumerate(shape) if want == 1 and given[offset + i] != 1)]
     if dims:
+        if input._data.dtype.kind in "iub":
+            input = cast(input, dtypes.int64)
         input = apply(Sum, input, dims=tuple(dims), keepdim=True)
     found: Tensor = input.reshape(shape) if offset else input
     return found
@@ -212,7 +213,7 @@ class Prod(Op):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved
-        return restore_dims(grad, ctx) * _product_of_others(x, ctx.dims)
+        return restore_dims(grad, ctx) * conj(_product_of_others(x, ctx.dims))
 
 
 def _product_of_others(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -222,11 +223,11 @@ def _product_of_others(x: Tensor, dims: tuple[int, ...]) -> Tensor:
         return found
     kept = [dim for dim in range(x.dim()) if dim not in dims]
     lined = x.permute(*kept, *dims)
-    flat = lined.reshape(*[x._data.shape[dim] for dim in kept], -1)
+    flat = lined.reshape(*[x._data.shape[dim] for dim in kept], math.prod([x._data.shape[dim] for dim in dims]))
+    count = flat.shape[-1]
     one = flat.new_ones((*flat.shape[:-1], 1))
-    before = _cat(one, flat.narrow(-1, 0, max(flat.shape[-1] - 1, 0))).cumprod(-1)
-    turned = flat.flip(-1)
-    after = _cat(one, turned.narrow(-1, 0, max(flat.shape[-1] - 1, 0))).cumprod(-1).flip(-1)
+    before = _cat(one, flat).narrow(-1, 0, count).cumprod(-1)
+    after = _cat(one, flat.flip(-1)).narrow(-1, 0, count).cumprod(-1).flip(-1)
     others = (before * after).reshape(lined.shape)
     order = [*kept, *dims]
     found = others.permute(*sorted(range(len(order)), key=order.__getitem__))

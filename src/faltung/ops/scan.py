@@ -9,6 +9,7 @@ import numpy as np
 from faltung import dtypes, return_types
 from faltung.autograd.graph import Op
 from faltung.ops.apply import apply
+from faltung.ops.arithmetic import conj
 from faltung.ops.dims import wrap_dim
 from faltung.ops.gather import gather
 from faltung.ops.join import cat
@@ -53,8 +54,8 @@ class CumProd(Op):
         if not x._data.ndim:
             return grad
         if not (x._data == 0).any():
-            total: Tensor = apply(CumSum, grad * result, dim=ctx.dim, backwards=True)
-            return total / x
+            total: Tensor = apply(CumSum, grad * conj(result), dim=ctx.dim, backwards=True)
+            return total / conj(x)
         return _cumprod_gradient(x, grad, ctx.dim)
 
 
@@ -68,7 +69,7 @@ def _cumprod_gradient(x: Tensor, grad: Tensor, dim: int) -> Tensor:
         later = x.narrow(dim, i + 1, size - i - 1)
         chain = cat([ones, later], dim)
         products = cumprod(chain, dim) * before
-        rows.append((products * grad.narrow(dim, i, size - i)).sum(dim, keepdim=True))
+        rows.append((conj(products) * grad.narrow(dim, i, size - i)).sum(dim, keepdim=True))
     return cat(rows, dim)
 
 
@@ -138,7 +139,9 @@ class LogCumSumExp(Op):
         ctx.save_inputs(0)
         ctx.save_outputs(0)
         ctx.dim = dim
-        return np.logaddexp.accumulate(x, dim) if x.ndim else x.copy()
+        if not x.ndim:
+            return x.copy()
+        return np.logaddexp.accumulate(x.astype(np.float64), dim).astype(x.dtype)  # the sum grows by many small terms
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -155,6 +158,8 @@ class LogCumSumExp(Op):
 def logcumsumexp(input: Tensor, dim: int) -> Tensor:
     """log of the running sum of exponentials along `dim`, without overflow."""
     x = as_float(input)
+    if x._data.dtype.kind == "c":
+        raise NotImplementedError("logcumsumexp: not implemented for complex tensors.")
     found: Tensor = apply(LogCumSumExp, x, dim=wrap_dim("logcumsumexp", dim, x._data.ndim))
     return found
 

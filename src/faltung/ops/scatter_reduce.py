@@ -105,12 +105,10 @@ def _extreme_gradients(ctx: Any, grad: Tensor, x: Tensor, index: Tensor, source:
 def _product_gradients(ctx: Any, grad: Tensor, x: Tensor, index: Tensor, source: Tensor, result: Tensor) -> Any:
     """The product of the others: by division where nothing is zero, by the product of the rest where one factor is."""
     masked_self = x.masked_fill(x == 0, 1)
-    without_self = scatter_reduce(masked_self, ctx.dim, index, source, "prod", include_self=False)
-    gx = grad * without_self
+    masked_result = scatter_reduce(masked_self, ctx.dim, index, source, "prod", include_self=ctx.include_self)
+    gx = grad * masked_result / masked_self
     zeros = (source == 0).to(grad.dtype)
     count = scatter_add(grad.new_zeros(grad.shape), ctx.dim, index, zeros)
-    if ctx.include_self:
-        count = count + (x == 0).to(grad.dtype) * 0
     one_zero = zeros.bool() & (gather(count, ctx.dim, index) == 1)
     nonzero_source = source.masked_fill(source == 0, 1)
     rest = scatter_reduce(x, ctx.dim, index, nonzero_source, "prod", include_self=ctx.include_self)

@@ -10,6 +10,7 @@ import numpy as np
 from faltung import engine
 from faltung.autograd.graph import Op
 from faltung.ops.apply import apply
+from faltung.ops.arithmetic import conj
 from faltung.ops.promotion import as_float
 from faltung.tensor import Tensor
 
@@ -176,7 +177,7 @@ class Sinc(Op):
         (x,) = ctx.saved
         angle = x * math.pi
         slope = (angle.cos() * angle - angle.sin()) / (angle * x)
-        return grad * slope.masked_fill(x == 0, 0)
+        return grad * conj(slope.masked_fill(x == 0, 0))
 
 
 class BesselI0(Op):
