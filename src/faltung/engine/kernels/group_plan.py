@@ -170,15 +170,26 @@ def choose(p: Pass, planar: bool, stream: bool, target: Target) -> Schedule:
     lanes = Lanes(target.lanes, p.ins, p.outs)
     width = p.kernel[2]
     taps = width if p.scatter else largest_divisor(width, MOST_TAPS)
-    held = min(taps, MOST_TAPS if target.registers >= 32 else 3)
-    most = max(1, target.registers - held - (5 if target.registers >= 32 else 3))
+    most = most_pixels(target, lanes, taps)
     step = p.stride[2] if p.scatter else 1
     columns = p.result[2] + (p.before[2] % step if p.scatter else 0)
     widths = range(step, max(most, step) + 1, step)
     pixels = min(widths, key=lambda w: (-(-columns // w) * (w + TASTE_FOR_WIDTH), -w))
-    return Schedule(
-        lanes, planar, pixels, largest_divisor(p.ins, 4), taps, p.stride[2], p.dilation[2], p.scatter, stream
-    )
+    block = largest_divisor(p.ins, most_channels(target))
+    return Schedule(lanes, planar, pixels, block, taps, p.stride[2], p.dilation[2], p.scatter, stream)
+
+
+def most_pixels(target: Target, lanes: Lanes, taps: int) -> int:
+    """Accumulators beside the weights of `taps` taps, the spread vector and its pattern, without a spill."""
+    if target.registers >= 32:
+        return target.registers - min(taps, MOST_TAPS) - 5
+    pattern = 0 if lanes.packs in (1, lanes.lanes) else 1
+    return target.registers - (3 if taps <= 3 else 5) - 3 - pattern  # taps that find no register are memory operands
+
+
+def most_channels(target: Target) -> int:
+    """Channels that are unrolled together: where every operand needs a register, more would tempt LLVM to spill."""
+    return 1 if target.registers >= 32 and not target.broadcast_operand else 4
 
 
 def largest_divisor(n: int, most: int) -> int:
