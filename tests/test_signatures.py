@@ -30,11 +30,11 @@ NO_API = {"nn.functional": {"Optional"}}  # an import of the standard library th
 MISSING = {
     "nn": {
         "AdaptiveLogSoftmaxWithLoss", "GRU", "GRUCell", "LSTM", "LSTMCell", "LinearCrossEntropyLoss",
-        "MultiheadAttention", "RNN", "RNNBase", "RNNCell", "RNNCellBase", "Transformer", "TransformerDecoder", "TransformerDecoderLayer",
-        "TransformerEncoder", "TransformerEncoderLayer",
+        "MultiheadAttention", "RNN", "RNNBase", "RNNCell", "RNNCellBase", "Transformer", "TransformerDecoder",
+        "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer",
     },
     "nn.functional": {
-        "affine_grid", "conv_tbc", "grid_sample", "linear_cross_entropy", "multi_head_attention_forward",
+        "linear_cross_entropy", "multi_head_attention_forward",
         "scaled_dot_product_attention",
     },
     "optim": set(),

@@ -13,4 +13,4 @@ if __name__ == "__main__":
         torch.manual_seed(0)
         for key, value in build(torch.nn).state_dict().items():
             stored[f"{name}.{key}"] = value.numpy()
-    np.savez_compressed(Path(__file__).with_name("init_values.npz"), **stored)  # type: ignore[arg-type]
+    np.savez_compressed(Path(__file__).with_name("init_values.npz"), **stored)

@@ -147,7 +147,7 @@ T = faltung.empty
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: init.calculate_gain("swish"), ValueError, "Unsupported nonlinearity 'swish'"),
     (lambda: init.calculate_gain("leaky_relu", True), ValueError, "not a valid number"),
-    (lambda: init.calculate_gain("leaky_relu", "x"), ValueError, "not a valid number"),  # type: ignore[arg-type]
+    (lambda: init.calculate_gain("leaky_relu", "x"), ValueError, "not a valid number"),
     (lambda: init.eye_(T(3)), ValueError, "Only tensors with 2 dimensions"),
     (lambda: init.dirac_(T(3, 3)), ValueError, "Only tensors with 3, 4, or 5 dimensions"),
     (lambda: init.dirac_(T(3, 3, 3), 2), ValueError, "dim 0 must be divisible by groups"),

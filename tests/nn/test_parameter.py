@@ -32,7 +32,7 @@ def test_parameter_of_a_result_is_a_leaf() -> None:
 
 def test_parameter_of_a_list_says_what_to_do() -> None:
     with pytest.raises(TypeError, match=r"must be a faltung.Tensor, got list.*faltung.tensor"):
-        nn.Parameter([1.0, 2.0])  # type: ignore[arg-type]
+        nn.Parameter([1.0, 2.0])
 
 
 def test_integer_parameter_needs_requires_grad_false() -> None:

@@ -42,8 +42,9 @@ def build_all(nn: Any) -> dict[str, Any]:
         "embedding": nn.Embedding(5, 3, padding_idx=1, max_norm=2.0),
         "bag": nn.EmbeddingBag(5, 3, mode="sum"),
         "upsample": nn.Sequential(
-            nn.Upsample(scale_factor=2, mode="bilinear"), nn.Upsample(size=(3, 4)), nn.PixelShuffle(2), nn.PixelUnshuffle(2), nn.UpsamplingNearest2d(scale_factor=2), nn.ChannelShuffle(2), nn.Unfold((2, 3)), nn.Fold((4, 5), 2),
-            nn.CosineSimilarity(), nn.PairwiseDistance(3.0), nn.Bilinear(1, 2, 3),
+            nn.Upsample(scale_factor=2, mode="bilinear"), nn.Upsample(size=(3, 4)), nn.PixelShuffle(2),
+            nn.PixelUnshuffle(2), nn.UpsamplingNearest2d(scale_factor=2), nn.ChannelShuffle(2), nn.Unfold((2, 3)),
+            nn.Fold((4, 5), 2), nn.CosineSimilarity(), nn.PairwiseDistance(3.0), nn.Bilinear(1, 2, 3),
         ),
         "empty": nn.ModuleList(),
     }  # fmt: skip

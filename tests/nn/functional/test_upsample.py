@@ -17,7 +17,11 @@ MODES = {
     2: ("nearest", "nearest-exact", "area", "bilinear", "bicubic"),
     3: ("nearest", "nearest-exact", "area", "trilinear"),
 }
-SIZES = {1: [(7,), (3,), (5,), (10,), (1,)], 2: [(7, 3), (4, 5), (8, 10), (2, 2)], 3: [(3, 5, 2), (4, 2, 6)]}
+SIZES: dict[int, list[tuple[int, ...]]] = {
+    1: [(7,), (3,), (5,), (10,), (1,)],
+    2: [(7, 3), (4, 5), (8, 10), (2, 2)],
+    3: [(3, 5, 2), (4, 2, 6)],
+}
 INPUT = {1: (2, 3, 5), 2: (2, 3, 4, 5), 3: (1, 2, 4, 3, 3)}
 CASES = [
     (ndim, mode, size, align)

@@ -40,7 +40,7 @@ class TestSequential:
             with pytest.raises(IndexError, match="out of range"):
                 net[bad]
         with pytest.raises(TypeError):
-            net["0"]  # type: ignore[index]
+            net["0"]
 
     def test_changes(self) -> None:
         parts = layers(6)
@@ -66,7 +66,7 @@ class TestSequential:
         with pytest.raises(IndexError, match="out of range"):
             net.insert(5, nn.ReLU())
         with pytest.raises(AssertionError, match="should be of type"):
-            net.insert(0, 3)  # type: ignore[arg-type]
+            net.insert(0, 3)
 
     def test_arithmetic(self) -> None:
         a, b = nn.Sequential(*layers(2)), nn.Sequential(*layers(1))
@@ -83,7 +83,7 @@ class TestSequential:
         with pytest.raises(ValueError, match="Non-positive"):
             _ = a * 0
         with pytest.raises(TypeError):
-            _ = a * 1.5  # type: ignore[operator]
+            _ = a * 1.5
 
     def test_extend_by_itself_ends(self) -> None:
         net = nn.Sequential(nn.ReLU())
@@ -119,7 +119,7 @@ class TestModuleList:
         with pytest.raises(IndexError, match="index 3 is out of range"):
             modules[3]
         with pytest.raises(TypeError, match="with an iterable, but got int"):
-            modules.extend(3)  # type: ignore[arg-type]
+            modules.extend(3)
         with pytest.raises(TypeError, match="not a Module subclass"):
             nn.ModuleList([3])  # type: ignore[list-item]
         with pytest.raises(NotImplementedError, match="forward"):
@@ -186,7 +186,7 @@ class TestParameterList:
         with pytest.raises(IndexError):
             params[6]
         with pytest.raises(TypeError, match="Tensor"):
-            params.extend(torch.ones(2))  # type: ignore[arg-type]
+            params.extend(torch.ones(2))
         with pytest.raises(RuntimeError, match="should not be called"):
             params()
 

@@ -150,7 +150,7 @@ def test_non_leaf_parameter_is_refused() -> None:
     moved = param * 2
     moved.__class__ = nn.Parameter
     with pytest.raises(ValueError, match="non-leaf Tensor to parameter 'x'"):
-        nn.Module().register_parameter("x", moved)  # type: ignore[arg-type]
+        nn.Module().register_parameter("x", moved)
 
 
 def test_shared_members_appear_once() -> None:

@@ -86,7 +86,7 @@ def test_parameters_as_a_vector() -> None:
     assert net.bias.tolist() == [6, 7, 8]
     assert net.weight.is_leaf
     with pytest.raises(TypeError, match=r"must be a faltung\.Tensor"):
-        utils.vector_to_parameters([1.0], net.parameters())  # type: ignore[arg-type]
+        utils.vector_to_parameters([1.0], net.parameters())
 
 
 def trained_norm(norm: Any) -> Any:
@@ -143,7 +143,7 @@ def test_skip_init_leaves_the_random_stream_alone() -> None:
     with pytest.raises(RuntimeError, match="takes no `device`"):
         utils.skip_init(nn.ReLU)
     with pytest.raises(RuntimeError, match="expected a Module class"):
-        utils.skip_init(int)  # type: ignore[arg-type]
+        utils.skip_init(int)
 
 
 def test_memory_format_of_weights() -> None:
@@ -192,4 +192,4 @@ class TestFunctionalCall:
         with pytest.raises(RuntimeError, match=r"Missing key.*bias"):
             stateless.functional_call(net, {"weight": torch.ones(1, 1)}, torch.ones(1, 1), strict=True)
         with pytest.raises(ValueError, match="expected a dict"):
-            stateless.functional_call(net, [torch.ones(1)], torch.ones(1, 1))  # type: ignore[arg-type]
+            stateless.functional_call(net, [torch.ones(1)], torch.ones(1, 1))

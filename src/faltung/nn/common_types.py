@@ -1,0 +1,27 @@
+"""Type aliases for layer arguments, under the names that PyTorch's own layers use."""
+
+from faltung.tensor import Tensor
+
+_scalar_or_tuple_any_t = int | float | tuple[int | float, ...]
+_scalar_or_tuple_1_t = int | tuple[int]
+_scalar_or_tuple_2_t = int | tuple[int, int]
+_scalar_or_tuple_3_t = int | tuple[int, int, int]
+
+_size_any_t = int | tuple[int, ...]
+_size_1_t = int | tuple[int]
+_size_2_t = int | tuple[int, int]
+_size_3_t = int | tuple[int, int, int]
+_size_4_t = int | tuple[int, int, int, int]
+_size_5_t = int | tuple[int, int, int, int, int]
+_size_6_t = int | tuple[int, int, int, int, int, int]
+
+_size_any_opt_t = int | None | tuple[int | None, ...]
+_size_2_opt_t = int | None | tuple[int | None, int | None]
+_size_3_opt_t = int | None | tuple[int | None, int | None, int | None]
+
+_ratio_any_t = float | tuple[float, ...]
+_ratio_2_t = float | tuple[float, float]
+_ratio_3_t = float | tuple[float, float, float]
+
+_tensor_list_t = Tensor | tuple[Tensor, ...]
+_maybe_indices_t = Tensor | tuple[Tensor, Tensor]
