@@ -53,8 +53,8 @@ globals().update(_face.functions())  # zeros, cat, matmul, ...: see the table th
 
 # Imported when first named: a script that doesn't train needn't wait for optimizers.
 _SUBMODULES = (
-    "accelerator", "amp", "backends", "compiler", "cuda", "distributed", "engine", "explain", "interop", "linalg", "mps",
-    "nn", "optim", "random", "return_types", "serialization", "special", "testing", "utils", "xpu",
+    "accelerator", "amp", "backends", "compiler", "cuda", "distributed", "engine", "explain", "interop", "linalg",
+    "mps", "nn", "optim", "random", "return_types", "serialization", "special", "testing", "utils", "xpu",
 )  # fmt: skip
 
 # Switches, by the module that has them; imported when first named, too.

@@ -184,7 +184,7 @@ def _record(
         found.append(target)
     context.output_shapes = tuple(shapes)
     for tensor in context._dirty:
-        if dict((id(arg), version) for arg, version in versions).get(id(tensor)) == tensor._storage.version:
+        if {id(arg): version for arg, version in versions}.get(id(tensor)) == tensor._storage.version:
             tensor._storage.bump()
     _pack(context, replaced)
     return tuple(found)

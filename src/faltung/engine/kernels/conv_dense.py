@@ -231,7 +231,8 @@ def _channel_block(channels: int, panel_bytes_per_channel: int, target: Target) 
     if channels * panel_bytes_per_channel <= room:
         return channels
     blocks = -(-channels * panel_bytes_per_channel // room)
-    return min(channels, -(-(-(-channels // blocks)) // 16) * 16)
+    even = -(-channels // blocks)
+    return min(channels, -(-even // 16) * 16)
 
 
 def _unroll(run: int) -> tuple[int, bool]:

@@ -21,9 +21,9 @@ stride-1 convolution with the taps of that class, flipped, writing every stride-
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec, i64
+from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.kernels.microkernel import Row, accumulate
 from faltung.engine.kernels.rows import copy_pixels, fill
 

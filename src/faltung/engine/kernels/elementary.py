@@ -1,5 +1,5 @@
-"""Elementary functions on float32 lanes, as polynomials. Errors in units of the last place (ulp), measured over all
-floats:
+"""Elementary functions on float32 lanes, as polynomials. Errors in units of the last place (ulp), measured
+over all floats.
 
 | function | largest error | special values |
 | --- | --- | --- |

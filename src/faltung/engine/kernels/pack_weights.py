@@ -33,8 +33,8 @@ class Schedule:
 
 
 def pack(
-    source: np.ndarray, offset: int, rows: int, row_stride: int, runs: int, run_stride: int, run: int, table: np.ndarray,
-    vectors: int, depth: int, packed: np.ndarray,
+    source: np.ndarray, offset: int, rows: int, row_stride: int, runs: int, run_stride: int, run: int,
+    table: np.ndarray, vectors: int, depth: int, packed: np.ndarray,
 ) -> None:  # fmt: skip
     """Fill `packed` (blocks, depth, vectors * lanes) from float32 memory.
 
@@ -135,7 +135,7 @@ def unpack(sums: np.ndarray, rows: int, table: np.ndarray, vectors: int, result:
 
     `table[e]`: the position in `depth` of element e of a row.
     """
-    segments, blocks, depth, _ = sums.shape
+    segments, _, depth, _ = sums.shape
     pieces = -(-depth // host().lanes)
     row_vectors = -(-rows // host().lanes)
     parts = max(1, min(pieces, 16 // row_vectors))

@@ -108,6 +108,7 @@ def tables_of(geometry: PoolGeometry, backward: bool, count_include_pad: bool, d
 
 @lru_cache(maxsize=512)
 def adaptive_tables(input: Ints, output: Ints, backward: bool) -> Tables:
+    """Windows of adaptive pooling, or, for its gradient, the outputs that each input takes part in."""
     make = _adaptive_windows if backward else _adaptive_samples
     depth, height, width = *[ONE] * (3 - len(input)), *map(make, input, output)
     return depth, height, width
