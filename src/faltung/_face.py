@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from faltung import convenience, random
+from faltung import convenience, linalg, random
 from faltung.ops import (
     activation,
     arithmetic,
+    combine,
     compare,
     composed,
     convert,
@@ -77,13 +78,21 @@ _FUNCTIONS: dict[Any, str] = {
         "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode"
     ),
     scatter_reduce: "scatter_reduce",
+    combine: (
+        "kron cross float_power polar histc trapezoid cumulative_trapezoid | repeat_interleave split_with_sizes hsplit vsplit "
+        "dsplit select_scatter slice_scatter block_diag unravel_index combinations view_as_real "
+        "view_as_complex cdist cov corrcoef"
+    ),
     distinct: "searchsorted bucketize | unique unique_consecutive bincount",
     scan: "cumsum cumprod cummax cummin logcumsumexp diff",
     composed: (
         "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm renorm "
-        "quantile isin | dist"
+        "quantile nanquantile isin | dist"
     ),
-    diagonals: "diag | diagonal diag_embed diagflat diagonal_scatter trace meshgrid cartesian_prod tril_indices triu_indices",
+    diagonals: (
+        "diag | diagonal diag_embed diagflat diagonal_scatter trace meshgrid cartesian_prod tril_indices "
+        "triu_indices"
+    ),
     einsum: "| einsum",
     special: "erf erfc erfinv lgamma digamma polygamma sinc i0 logit",
     activation: "sigmoid tanh | relu relu_ sigmoid_ tanh_",
@@ -106,7 +115,8 @@ _ALIASES: dict[str, tuple[Any, str]] = {
     "greater": (compare, "gt"), "greater_equal": (compare, "ge"), "less": (compare, "lt"),
     "less_equal": (compare, "le"), "not_equal": (compare, "ne"), "concat": (join, "cat"), "concatenate": (join, "cat"),
     "row_stack": (join, "vstack"), "swapaxes": (shape, "transpose"), "swapdims": (shape, "transpose"),
-    "moveaxis": (shape, "movedim"), "ger": (matmul, "outer"),
+    "moveaxis": (shape, "movedim"), "ger": (matmul, "outer"), "trapz": (combine, "trapezoid"), "det": (linalg, "det"), "inverse": (linalg, "inv"),
+    "matrix_power": (linalg, "matrix_power"), "unsafe_chunk": (join, "chunk"), "unsafe_split": (join, "split"),
 }  # fmt: skip
 
 # torch.exp_(x) and its like: in-place forms that are functions too

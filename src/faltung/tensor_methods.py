@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from faltung import dtypes
+from faltung import dtypes, linalg
 from faltung.ops import (
     activation,
     arithmetic,
+    combine,
     compare,
     composed,
     convert,
@@ -84,11 +85,15 @@ _SAME: dict[Any, str] = {
         "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode"
     ),
     scatter_reduce: "scatter_reduce",
+    combine: (
+        "repeat_interleave split_with_sizes hsplit vsplit dsplit select_scatter slice_scatter kron cross "
+        "float_power cov corrcoef histc"
+    ),
     distinct: "unique unique_consecutive bincount",
     scan: "cumsum cumprod cummax cummin logcumsumexp diff",
     composed: (
         "atan2 hypot logaddexp logaddexp2 copysign nextafter gcd lcm ldexp xlogy lerp addcmul addcdiv norm dist "
-        "renorm quantile"
+        "renorm quantile nanquantile"
     ),
     diagonals: "diagonal diag diag_embed diagflat diagonal_scatter trace",
     special: "erf erfc erfinv lgamma digamma sinc i0 logit",
@@ -133,7 +138,7 @@ _ALIASES: dict[str, Any] = {
     "__eq__": compare.operator_eq, "__ne__": compare.operator_ne, "__array__": convert.array_protocol,
     "subtract_": arithmetic.sub_, "multiply_": arithmetic.mul_, "divide_": arithmetic.div_,
     "true_divide_": arithmetic.div_, "clip": masks.clamp, "clip_": masks.clamp_, "arctan2": composed.atan2,
-    "_stack": staticmethod(join.stack),
+    "_stack": staticmethod(join.stack), "det": linalg.det, "inverse": linalg.inv, "matrix_power": linalg.matrix_power,
 }  # fmt: skip
 
 _OPERATORS: dict[str, Any] = {
@@ -332,8 +337,8 @@ _PROTOCOL: dict[str, Any] = {
     "__complex__": _complex, "__contains__": _contains, "__format__": _format, "size": _dir_size, "dim": _dim,
     "ndimension": _dim, "numel": _numel, "nelement": _numel, "element_size": _element_size, "data_ptr": _data_ptr,
     "is_floating_point": _is_floating_point, "is_complex": _is_complex, "is_signed": _is_signed,
-    "is_inference": _is_inference, "as_subclass": _as_subclass, "pin_memory": _same_tensor, "share_memory_": _same_tensor,
-    "resolve_conj": _same_tensor, "resolve_neg": _same_tensor,
+    "is_inference": _is_inference, "as_subclass": _as_subclass, "pin_memory": _same_tensor,
+    "share_memory_": _same_tensor, "resolve_conj": _same_tensor, "resolve_neg": _same_tensor,
 }  # fmt: skip
 
 _PROPERTIES: dict[str, Any] = {
