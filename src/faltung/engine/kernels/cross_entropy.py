@@ -113,8 +113,8 @@ def _refuse(logits: Array, target: Array, weight: Array | None) -> str | None:
         return f"only float32 is generated, not {logits.dtype}"
     if logits.ndim < 2 or logits.size == 0:
         return f"no classes in {logits.shape}"
-    if target.dtype != np.int64:
-        return f"targets are {target.dtype}, not int64"
+    if target.dtype.kind not in "iu":
+        return f"targets are {target.dtype}, not integers"
     if weight is not None and (weight.dtype != flat.FLOAT or not weight.flags.c_contiguous):
         return "weights are not contiguous float32"
     return None
@@ -130,7 +130,7 @@ def cross_entropy_forward(
 ) -> tuple[Array, Array, Array]:
     """As `reference.loss.cross_entropy_forward`."""
     x, rows, classes, block_rows = _rows(logits)
-    targets = np.ascontiguousarray(target)
+    targets = np.ascontiguousarray(target, np.int64)
     lse, loss, counted = (np.empty(target.shape, np.float32) for _ in range(3))
     _kernel("forward", bool(label_smoothing)).launch(
         -(-rows // block_rows),
@@ -170,7 +170,7 @@ def cross_entropy_backward(
 ) -> Array:
     """As `reference.loss.cross_entropy_backward`."""
     x, rows, classes, block_rows = _rows(logits)
-    targets = np.ascontiguousarray(target)
+    targets = np.ascontiguousarray(target, np.int64)
     weights = _ones(classes) if weight is None else weight
     smooth = label_smoothing / classes
     mass = smooth * float(weights.sum(dtype=np.float64)) if label_smoothing else 0.0
