@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from faltung.autograd.modes import is_grad_enabled
 from faltung.dtypes import float64
 from faltung.ops.creation import as_tensor, tensor
 from faltung.ops.join import stack
@@ -107,13 +108,28 @@ def collate(batch: Any, *, collate_fn_map: CollateMap | None = None) -> Any:
     raise _refuse(type(elem))
 
 
+def _alike(arrays: Sequence[Any]) -> bool:
+    """Arrays of one shape and dtype, and nothing else."""
+    first = arrays[0]
+    return all(
+        isinstance(array, np.ndarray) and array.shape == first.shape and array.dtype == first.dtype for array in arrays
+    )
+
+
 def _collate_tensors(batch: Any, *, collate_fn_map: CollateMap | None = None) -> Tensor:
+    # Plain data, which is what batches are made of: nothing to record, so the arrays are stacked directly.
+    if all(isinstance(sample, Tensor) for sample in batch):
+        arrays = [sample._data for sample in batch]
+        if _alike(arrays) and not (is_grad_enabled() and any(sample.requires_grad for sample in batch)):
+            return Tensor._wrap(np.stack(arrays))
     return stack(batch, 0)
 
 
 def _collate_arrays(batch: Any, *, collate_fn_map: CollateMap | None = None) -> Any:
     if batch[0].dtype.kind in _UNSTACKABLE:
         raise _refuse(batch[0].dtype)
+    if _alike(batch):
+        return as_tensor(np.stack(batch))
     return collate([as_tensor(array) for array in batch], collate_fn_map=collate_fn_map)
 
 
