@@ -19,7 +19,6 @@ import numpy as np
 
 from faltung import dtypes
 from faltung.attributes import Size, device
-from faltung.nn.modules._state import StateDict
 from faltung.nn.modules.module import Module
 from faltung.nn.parameter import Buffer, Parameter, is_lazy
 from faltung.tensor import Tensor
@@ -230,7 +229,7 @@ def _read_dtype(name: Any) -> dtypes.dtype:
 
 
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
-_MAPPINGS: dict[str, Callable[[], Any]] = {"dict": dict, "ordered_dict": OrderedDict, "state_dict": StateDict}
+_MAPPINGS: dict[str, Callable[[], Any]] = {"dict": dict, "ordered_dict": OrderedDict, "state_dict": OrderedDict}
 _READERS: dict[str, Callable[[Any], Any]] = {
     "float": float,
     "dtype": _read_dtype,

@@ -204,3 +204,12 @@ class TestParametrize:
             parametrize.register_parametrization(nn.Linear(2, 2), "nope", Doubled())
         with pytest.raises(ValueError, match="does not have a parametrization"):
             parametrize.remove_parametrizations(nn.Linear(2, 2), "weight")
+
+    def test_original_may_be_parametrised_in_turn(self) -> None:
+        net = nn.Linear(2, 2)
+        before = net.weight.detach().clone()
+        parametrize.register_parametrization(net, "weight", Doubled())
+        parametrize.register_parametrization(net.parametrizations.weight, "original", Doubled())
+        assert torch.equal(net.weight, before * 4)
+        parametrize.remove_parametrizations(net.parametrizations.weight, "original", leave_parametrized=False)
+        assert torch.equal(net.weight, before * 2)

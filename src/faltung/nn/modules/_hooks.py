@@ -313,8 +313,8 @@ class _Border:
     def leave(self, result: Any) -> Any:
         if not isinstance(result, (Tensor, tuple)):
             warnings.warn(
-                f"{type(self.module).__name__}: backward hooks need an output that is a Tensor or a tuple of Tensors, "
-                f"got {type(result).__name__}: they will not run.",
+                f"{type(self.module).__name__}: for backward hooks to be called, module output should be a Tensor or a "
+                f"tuple of Tensors but received {type(result)}.",
                 stacklevel=4,
             )
             return result
@@ -345,8 +345,8 @@ class _Border:
             replaced = hook(self.module, (None,) * self.inputs, self.grad_outputs)
             if replaced is not None and any(grad is not None for grad in replaced):
                 raise RuntimeError(
-                    f"{type(self.module).__name__}: no input requires a gradient, so a backward hook must return None, "
-                    f"got {replaced!r}."
+                    f"{type(self.module).__name__}: a backward hook of a module where no input requires gradient "
+                    f"should always return None, got {replaced!r}."
                 )
         self.grad_outputs = None
 

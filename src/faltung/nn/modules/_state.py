@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 _EXTRA_STATE_KEY_SUFFIX = "_extra_state"
 
 
-class StateDict(OrderedDict[str, Any]):
-    """What `state_dict()` fills: an OrderedDict that carries the modules' versions in `_metadata`."""
-
-    _metadata: OrderedDict[str, dict[str, Any]]
-
-
 class _Keys(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -127,8 +121,8 @@ class StateMixin:
             prefix = args[1] if len(args) > 1 and prefix == "" else prefix
             keep_vars = args[2] if len(args) > 2 and keep_vars is False else keep_vars
         if destination is None:
-            destination = StateDict()
-            destination._metadata = OrderedDict()
+            destination = OrderedDict()
+            destination._metadata = OrderedDict()  # versions, by module name
         metadata = {"version": self._version}
         if hasattr(destination, "_metadata"):
             destination._metadata[prefix[:-1]] = metadata
@@ -238,7 +232,7 @@ class StateMixin:
         unexpected: list[str] = []
         errors: list[str] = []
         metadata = getattr(state_dict, "_metadata", None)
-        values = StateDict(state_dict)  # a shallow copy: hooks and layers may rename keys in it
+        values: Any = OrderedDict(state_dict)  # a shallow copy: hooks and layers may rename keys in it
         if metadata is not None:
             values._metadata = metadata
         _load_tree(self, values, metadata or {}, assign, (missing, unexpected, errors), "")  # type: ignore[arg-type]

@@ -53,7 +53,7 @@ class ParametrizationList(ModuleList):
         self.unsafe = unsafe
         with no_grad():
             start: Any = original
-            for module in reversed(list(self)):
+            for module in reversed(self._steps()):
                 if hasattr(module, "right_inverse"):
                     with suppress(NotImplementedError):
                         start = module.right_inverse(start)
@@ -75,7 +75,7 @@ class ParametrizationList(ModuleList):
         else:
             self._register_originals(start, original)
         if not unsafe:
-            _check_same("A parametrization", self(), shape, dtype)
+            _check_same("Registering a parametrization", self(), shape, dtype)
 
     def _register_originals(self, start: Sequence[Any], original: Tensor) -> None:
         for i, tensor in enumerate(start):
@@ -92,7 +92,7 @@ class ParametrizationList(ModuleList):
         """Makes `value` the parametrised tensor: what assigning to it does."""
         with no_grad():
             start: Any = value
-            for module in reversed(list(self)):
+            for module in reversed(self._steps()):
                 if not hasattr(module, "right_inverse"):
                     raise RuntimeError(
                         f"parametrization {type(module).__name__} does not implement right_inverse, so the tensor "
@@ -122,9 +122,13 @@ class ParametrizationList(ModuleList):
             )
         kept.data = tensor.data
 
+    def _steps(self) -> list[Any]:
+        """The parametrisations. `original` may be parametrised in turn, so not every child is one."""
+        return [module for name, module in self._modules.items() if name.isdigit()]
+
     def forward(self) -> Tensor:
         """The parametrised tensor."""
-        first, *rest = list(self)
+        first, *rest = self._steps()
         starts = [self.original] if self.is_tensor else [getattr(self, f"original{i}") for i in range(self.ntensors)]
         value: Tensor = first(*starts)
         for module in rest:
@@ -134,11 +138,13 @@ class ParametrizationList(ModuleList):
 
 def _check_same(what: str, value: Any, shape: Any, dtype: Any) -> None:
     if not isinstance(value, Tensor):
-        raise ValueError(f"{what} must return a tensor. Got {type(value).__name__}.")
-    if value.dtype != dtype:
-        raise ValueError(f"{what} may not change the dtype, unless `unsafe` is set: {dtype} became {value.dtype}.")
-    if value.shape != shape:
-        raise ValueError(f"{what} may not change the shape, unless `unsafe` is set: {shape} became {value.shape}.")
+        raise ValueError(f"{what}: A parametrization must return a tensor. Got {type(value).__name__}.")
+    for name, before, after in (("dtype", dtype, value.dtype), ("shape", shape, value.shape)):
+        if after != before:
+            raise ValueError(
+                f"{what} may not change the {name} of the tensor, unless the `unsafe` flag is enabled: {before} became "
+                f"{after}."
+            )
 
 
 def _inject_new_class(module: Module) -> None:
