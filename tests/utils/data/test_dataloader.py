@@ -1,6 +1,10 @@
 """DataLoader: PyTorch's order and random stream, workers, exceptions, clean endings."""
 
 import gc
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -285,6 +289,33 @@ def test_no_thread_is_left_behind() -> None:
     del iterator
     gc.collect()
     assert not alive() - before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_ends_a_program_that_waits_for_its_workers() -> None:
+    code = """
+import time
+from faltung.utils import data
+
+class Stuck:
+    def __len__(self):
+        return 9
+
+    def __getitem__(self, i):
+        print("waiting", flush=True)
+        time.sleep(60)
+
+next(iter(data.DataLoader(Stuck(), num_workers=2)))
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "waiting\n"
+        run.send_signal(signal.SIGINT)
+        _, errors = run.communicate(timeout=30)
+    assert run.returncode != 0
+    assert "KeyboardInterrupt" in errors
 
 
 def test_batches_may_come_as_they_are_ready() -> None:
