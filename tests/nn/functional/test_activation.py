@@ -60,11 +60,13 @@ def test_inplace(case: ActivationCase) -> None:
     expected = function(leaf, **case.options)
     expected.square().sum().backward()
     wanted, leaf.grad = leaf.grad, None
+    assert wanted is not None
     x = leaf * 1
     y = function(x, **case.options, inplace=True)
     assert y is x
     np.testing.assert_array_equal(x.detach().numpy(), expected.detach().numpy())
     y.square().sum().backward()
+    assert leaf.grad is not None
     np.testing.assert_allclose(leaf.grad.numpy(), wanted.numpy(), rtol=1e-12)
     with faltung.no_grad():
         z = leaf.clone()
