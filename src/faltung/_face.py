@@ -79,8 +79,8 @@ _FUNCTIONS: dict[Any, str] = {
     ),
     scatter_reduce: "scatter_reduce",
     combine: (
-        "kron cross float_power polar histc trapezoid cumulative_trapezoid | repeat_interleave split_with_sizes hsplit vsplit "
-        "dsplit select_scatter slice_scatter block_diag unravel_index combinations view_as_real "
+        "kron cross float_power polar histc trapezoid cumulative_trapezoid | repeat_interleave split_with_sizes "
+        "hsplit vsplit dsplit select_scatter slice_scatter block_diag unravel_index combinations view_as_real "
         "view_as_complex cdist cov corrcoef"
     ),
     distinct: "searchsorted bucketize | unique unique_consecutive bincount",

@@ -44,12 +44,16 @@ def norm(
     return vector_norm(A, ord, dim, keepdim, dtype=dtype)
 
 
-def matrix_norm(A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+def matrix_norm(
+    A: Tensor, ord: Any = "fro", dim: Any = (-2, -1), keepdim: bool = False, *, dtype: Any = None
+) -> Tensor:
     """A norm of matrices: 'fro', 'nuc', 1, -1, 2, -2, inf or -inf."""
     if dtype is not None:
         A = A.to(dtype)
     if A._data.ndim < 2:
-        raise RuntimeError(f"linalg.matrix_norm: The input tensor A must have at least 2 dimensions, got {A._data.ndim}.")
+        raise RuntimeError(
+            f"linalg.matrix_norm: The input tensor A must have at least 2 dimensions, got {A._data.ndim}."
+        )
     if not isinstance(dim, tuple | list) or len(dim) != 2:
         raise RuntimeError(f"linalg.matrix_norm: dim must be a 2-tuple. Got {dim}.")
     rows, columns = as_dims("linalg.matrix_norm", dim, A._data.ndim)
@@ -100,7 +104,9 @@ def svdvals(A: Tensor, *, driver: Any = None) -> Tensor:
 
 def _square(where: str, A: Tensor) -> None:
     if A._data.ndim < 2 or A._data.shape[-1] != A._data.shape[-2]:
-        raise RuntimeError(f"linalg.{where}: A must be batches of square matrices, but they are of shape {list(A.shape)}.")
+        raise RuntimeError(
+            f"linalg.{where}: A must be batches of square matrices, but they are of shape {list(A.shape)}."
+        )
 
 
 class Inverse(Op):
@@ -160,7 +166,8 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     right = B.unsqueeze(-1) if is_vector else B
     if right._data.shape[-2] != A._data.shape[-1]:
         raise RuntimeError(
-            f"linalg.solve: Incompatible shapes of A and B for the equation AX = B ({list(A.shape)} and {list(B.shape)})."
+            f"linalg.solve: Incompatible shapes of A and B for the equation AX = B ({list(A.shape)} and "
+            f"{list(B.shape)})."
         )
     found: Tensor = apply(Solve, A, right)
     return found.squeeze(-1) if is_vector else found  # type: ignore[no-any-return]

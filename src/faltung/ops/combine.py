@@ -45,8 +45,8 @@ def repeat_interleave(
         raise RuntimeError(f"repeat_interleave: repeats has to be Long or Int tensor, got {times.dtype.name}.")
     if times.ndim == 1 and times.size not in (1, size):
         raise RuntimeError(
-            f"repeat_interleave: repeats must have the same size as input along dim, but got repeats.size(0) = {times.size} "
-            f"and input.size({dim}) = {size}."
+            "repeat_interleave: repeats must have the same size as input along dim, but got repeats.size(0) = "
+            f"{times.size} and input.size({dim}) = {size}."
         )
     if times.size and times.min() < 0:
         raise RuntimeError("repeat_interleave: repeats can not be negative.")
@@ -68,8 +68,8 @@ def _split_along(where: str, input: Tensor, sections: Any, dim: int, least: int)
     size = input._data.shape[dim]
     if isinstance(sections, int) and (sections <= 0 or size % sections):
         raise RuntimeError(
-            f"{where}: attempted to split along dimension {dim}, but the size of the dimension {size} is not divisible by the "
-            f"split_size {sections}!"
+            f"{where}: attempted to split along dimension {dim}, but the size of the dimension {size} is not "
+            f"divisible by the split_size {sections}!"
         )
     return tensor_split(input, sections, dim)
 
@@ -95,8 +95,8 @@ def _replaced(where: str, input: Tensor, part: Any, src: Tensor) -> Tensor:
     view = part(found)
     if view._data.shape != src._data.shape:
         raise RuntimeError(
-            f"{where}: expected src to have a size equal to the slice of self. src size = {list(src.shape)}, slice size = "
-            f"{list(view.shape)}."
+            f"{where}: expected src to have a size equal to the slice of self. src size = {list(src.shape)}, slice "
+            f"size = {list(view.shape)}."
         )
     view.copy_(src)
     return found
@@ -141,7 +141,7 @@ def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
 def combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> Tensor:
     """All ways to choose r elements of a vector, one row each."""
     if input._data.ndim != 1:
-        raise RuntimeError("combinations: Expect a 1D vector, but got shape " f"{list(input.shape)}.")
+        raise RuntimeError(f"combinations: Expect a 1D vector, but got shape {list(input.shape)}.")
     choose = itertools.combinations_with_replacement if with_replacement else itertools.combinations
     rows = list(choose(range(input._data.size), r))
     return input[_wrap(np.array(rows, np.int64).reshape(len(rows), r))]
@@ -246,7 +246,9 @@ def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
             raise RuntimeError("cross: no dimension of size 3 in input.")
     at = wrap_dim("cross", dim, len(shape))
     if shape[at] != 3:
-        raise RuntimeError(f"cross: inputs dimension {dim} must have length 3. Got {list(x.shape)} and {list(y.shape)}.")
+        raise RuntimeError(
+            f"cross: inputs dimension {dim} must have length 3. Got {list(x.shape)} and {list(y.shape)}."
+        )
     x, y = x.expand(shape), y.expand(shape)
     return x.roll(-1, at) * y.roll(1, at) - x.roll(1, at) * y.roll(-1, at)
 
@@ -302,7 +304,8 @@ def _check_weights(x: Tensor, fweights: Tensor | None, aweights: Tensor | None) 
             raise RuntimeError(f"cov: expected {name} to have {kind} dtype but got {name} with {weights.dtype} dtype.")
         if weights._data.ndim > 1 or weights._data.size != x._data.shape[1]:
             raise RuntimeError(
-                f"cov: expected {name} to have one weight per observation ({x._data.shape[1]}), got shape {list(weights.shape)}."
+                f"cov: expected {name} to have one weight per observation ({x._data.shape[1]}), got shape "
+                f"{list(weights.shape)}."
             )
         if weights._data.size and weights._data.min() < 0:
             raise RuntimeError(f"cov: {name} cannot be negative.")
