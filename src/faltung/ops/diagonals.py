@@ -159,11 +159,15 @@ def _positions(found: Any, dtype: Any, device: Any) -> Tensor:
     return _wrap(np.stack(found).astype(np.int64 if dtype is None else to_numpy_dtype(dtype)))
 
 
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+def tril_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
     """Positions of the lower triangle, (2, count)."""
     return _positions(np.tril_indices(row, offset, col), dtype, device)
 
 
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None) -> Tensor:
+def triu_indices(
+    row: int, col: int, offset: int = 0, *, dtype: Any = None, device: Any = None, layout: Any = None
+) -> Tensor:
     """Positions of the upper triangle, (2, count)."""
     return _positions(np.triu_indices(row, offset, col), dtype, device)
