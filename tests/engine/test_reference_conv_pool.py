@@ -141,6 +141,15 @@ def test_max_pool(case: pool_cases.PoolCase) -> None:
     np.testing.assert_allclose(pool.max_backward(g, gy, places), gx.reshape(x.shape), atol=1e-12)
 
 
+def test_max_pool_windows_of_padding_alone() -> None:
+    g = PoolGeometry.of((1, 2, 1, 3), (2, 1), (2, 1), (1, 0), (2, 1))  # rows -1 and 1 of an input with row 0
+    y, places = pool.max_forward(g, np.ones(g.input_shape))
+    assert places is not None
+    assert np.isneginf(y).all()
+    assert not pool.max_backward(g, np.ones(y.shape), places).any()
+    assert not pool.max_gather(g, np.ones(g.input_shape), places).any()
+
+
 def test_max_pool_lets_nan_win() -> None:
     x = np.array([[[1.0, np.nan, 3.0, -np.inf, -np.inf]]], np.float32)
     y, places = pool.max_forward(PoolGeometry.of((1, 1, 5), 2, 1), x)

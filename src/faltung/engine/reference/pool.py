@@ -19,6 +19,7 @@ NaN wins every comparison; of equal values the first wins.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -97,6 +98,17 @@ def max_forward(
     return layout.to_logical(best), layout.to_logical(where)
 
 
+@lru_cache(maxsize=1024)
+def _windows_of_padding(geometry: PoolGeometry) -> np.ndarray | None:
+    """(*output, 1): which windows hold no sample at all, as dilation allows; None if all hold one."""
+    found = np.zeros((), bool)
+    for d in range(geometry.ndim):
+        start = np.arange(geometry.output[d]) * geometry.stride[d] - geometry.padding[d][0]
+        samples = start[:, None] + np.arange(geometry.kernel[d]) * geometry.dilation[d]
+        found = found[..., None] | ~((samples >= 0) & (samples < geometry.input[d])).any(axis=1)
+    return found[..., None] if found.any() else None
+
+
 def _plane_rows(indices: np.ndarray) -> np.ndarray:
     """(N, C, *output) -> (N, P, C) view-like array of plane indices."""
     last = layout.to_last(indices)
@@ -110,22 +122,30 @@ def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) ->
     if gy.size == 0:
         return gx
     n, c, plane = geometry.batch, geometry.channels, prod(geometry.input)
-    rows = _plane_rows(indices)
+    rows, grads = _plane_rows(indices), _plane_rows(gy)
+    empty = _windows_of_padding(geometry)
+    if empty is not None:
+        rows, grads = (np.where(empty.reshape(-1, 1), 0, values) for values in (rows, grads))
     flat = (np.arange(n)[:, None, None] * plane + rows) * c + np.arange(c)
     target = layout.to_last(gx).reshape(-1)
     spans = zip(geometry.kernel, geometry.dilation, geometry.stride, strict=True)
-    if all(s >= d * (k - 1) + 1 for k, d, s in spans):  # windows do not overlap: nothing meets
-        target[flat] = _plane_rows(gy)
+    if empty is None and all(s >= d * (k - 1) + 1 for k, d, s in spans):  # windows do not overlap: nothing meets
+        target[flat] = grads
     else:
-        np.add.at(target, flat.reshape(-1), _plane_rows(gy).reshape(-1))
+        np.add.at(target, flat.reshape(-1), grads.reshape(-1))
     return gx
 
 
 @reference()
 def max_gather(geometry: PoolGeometry, x: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """x at the indices, (N, C, *output)."""
+    """x at the indices, (N, C, *output); 0 for windows of padding alone."""
     last = layout.to_last(x).reshape(geometry.batch, prod(geometry.input), geometry.channels)
-    taken = np.take_along_axis(last, _plane_rows(indices), axis=1)
+    rows, empty = _plane_rows(indices), _windows_of_padding(geometry)
+    if empty is not None:
+        empty = empty.reshape(-1, 1)
+        taken = np.where(empty, 0, np.take_along_axis(last, np.where(empty, 0, rows), axis=1))
+    else:
+        taken = np.take_along_axis(last, rows, axis=1)
     return layout.to_logical(taken.reshape(geometry.batch, *geometry.output, geometry.channels))
 
 

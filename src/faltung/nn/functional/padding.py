@@ -44,7 +44,6 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     if value is not None and value != 0:
         raise RuntimeError(message("pad", f"mode={mode!r} takes no value, got value={value}"))
     _check_framed(input, amounts, pads, mode)
-    _check_result(input, pads)
     return index_pad(input, pads, mode)
 
 
@@ -57,8 +56,11 @@ def _per_dimension(amounts: Sequence[int], ndim: int) -> Pairs:
 def _check_result(input: Tensor, pads: Pairs) -> None:
     for d, (size, (before, after)) in enumerate(zip(input.shape, pads, strict=True)):
         if size + before + after < 0 or min(before, 0) + min(after, 0) < -size:
-            got = f"pad {(before, after)} cuts more than dimension {d} of input {shape_text(input.shape)} has"
-            raise RuntimeError(message("pad", got))
+            raise RuntimeError(message("pad", _cuts_too_much(d, input.shape, (before, after))))
+
+
+def _cuts_too_much(d: int, shape: tuple[int, ...], amounts: tuple[int, int]) -> str:
+    return f"pad {amounts} cuts more than dimension {d} of input {shape_text(shape)} has"
 
 
 def _check_framed(input: Tensor, amounts: Sequence[int], pads: Pairs, mode: str) -> None:
@@ -82,3 +84,5 @@ def _check_framed(input: Tensor, amounts: Sequence[int], pads: Pairs, mode: str)
         if mode != "replicate" and max(before, after) > limit:
             can = f"mode={mode!r} can pad dimension {d} of input {shape_text(shape)} by at most {limit}"
             raise RuntimeError(message("pad", f"{can}, got {(before, after)}"))
+        if size + before + after < 0:
+            raise RuntimeError(message("pad", _cuts_too_much(d, shape, (before, after))))
