@@ -441,9 +441,19 @@ def linspace(
             if steps != 1
             else np.array([int(first)], to_numpy_dtype(chosen))
         )
+    elif chosen is dtypes.float32 and steps > 1:
+        found = _single_linspace(np.float32(first), np.float32(last), steps)
     else:
         found = np.linspace(first, last, steps, dtype=work).astype(to_numpy_dtype(chosen))
     return _finish(found, requires_grad, device, layout)
+
+
+def _single_linspace(first: np.float32, last: np.float32, steps: int) -> np.ndarray[Any, Any]:
+    """PyTorch's numbers to the bit: a step in float32, counted from the nearer end, one rounding for each number."""
+    step = np.float64((last - first) / np.float32(steps - 1))
+    index = np.arange(steps)
+    from_end = last - step * (steps - 1 - index)
+    return np.where(index < steps // 2, first + step * index, from_end).astype(np.float32)
 
 
 def logspace(

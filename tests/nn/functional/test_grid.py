@@ -142,3 +142,21 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
 def test_refusals(call: Callable[[], Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         call()
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("size", [5, 28, 64])
+def test_identity_takes_derivatives_on_the_side_pytorch_does(size: int, align: bool) -> None:
+    """There every position is a pixel's centre, where the derivative jumps: rounding decides."""
+    real = pytest.importorskip("torch")
+    x = np.random.RandomState(0).randn(1, 2, size, size + 3).astype(np.float32)
+    results = []
+    for library in (torch, real):
+        theta = library.from_numpy(np.array([[[1, 0, 0], [0, 1, 0]]], np.float32)).requires_grad_()
+        grid = library.nn.functional.affine_grid(theta, x.shape, align_corners=align)
+        library.nn.functional.grid_sample(library.from_numpy(x), grid, align_corners=align).pow(2).sum().backward()
+        results.append((grid.detach().numpy(), theta.grad.numpy()))
+    (our_grid, ours), (their_grid, theirs) = results
+    np.testing.assert_array_equal(our_grid, their_grid)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-2)

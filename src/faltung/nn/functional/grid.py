@@ -58,7 +58,8 @@ def grid_sample(
     pixels = input.reshape(batch, channels, math.prod(image))
     points = grid.reshape(batch, -1, len(image))  # (N, P, D)
     sizes = image[::-1]  # x first, as in the grid
-    positions = [_to_pixels(points.select(-1, d), size, align_corners) for d, size in enumerate(sizes)]
+    to_pixels = _to_pixels if len(image) == 2 else _to_voxels
+    positions = [to_pixels(points.select(-1, d), size, align_corners) for d, size in enumerate(sizes)]
     sampler = _Sampler(pixels, sizes, padding_mode, align_corners)
     out = {"bilinear": sampler.linear, "nearest": sampler.nearest, "bicubic": sampler.cubic}[mode](positions)
     return out.reshape(batch, channels, *grid.shape[1:-1])
@@ -78,10 +79,20 @@ def _check_shapes(where_: str, input: Tensor, grid: Tensor, mode: str) -> None:
         raise RuntimeError(message(where_, f"bicubic interpolation only supports 4D input, {got}"))
 
 
+# From -1..1 to coordinates in which pixel centres are whole numbers. Under the identity transform every position is one, and
+# rounding decides on which side its derivative is taken: PyTorch rounds differently for images and for volumes.
+
+
 def _to_pixels(position: Tensor, size: int, align_corners: bool) -> Tensor:
-    """From -1..1 to pixel coordinates, in which pixel centres are whole numbers."""
     if align_corners:
         return (position + 1) * ((size - 1) / 2)
+    scaled = (position + 1).double() * (size / 2) - 0.5  # multiplied and subtracted with one rounding
+    return scaled.to(position.dtype)
+
+
+def _to_voxels(position: Tensor, size: int, align_corners: bool) -> Tensor:
+    if align_corners:
+        return (position + 1) / 2 * (size - 1)
     return ((position + 1) * size - 1) / 2
 
 
@@ -219,5 +230,5 @@ def _centres(length: int, align_corners: bool, like: Tensor) -> Tensor:
     """Positions of the pixels' centres."""
     if length <= 1:
         return like.new_zeros((length,))
-    edge = 1.0 if align_corners else (length - 1) / length
-    return linspace(-edge, edge, length, dtype=like.dtype)
+    positions = linspace(-1, 1, length, dtype=like.dtype)
+    return positions if align_corners else positions * (length - 1) / length
