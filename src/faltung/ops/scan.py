@@ -8,6 +8,7 @@ import numpy as np
 
 from faltung import dtypes, return_types
 from faltung.autograd.graph import Op
+from faltung.autograd.modes import modes
 from faltung.ops.apply import apply
 from faltung.ops.arithmetic import conj
 from faltung.ops.dims import wrap_dim
@@ -148,6 +149,10 @@ class LogCumSumExp(Op):
         x, result = ctx.saved
         if not x._data.ndim:
             return grad
+        if modes.grad:  # differentiable again, at the price of overflow for values far apart
+            top = x.detach().amax(ctx.dim, keepdim=True)
+            shares = (grad * (top - result).exp()).flip(ctx.dim).cumsum(ctx.dim).flip(ctx.dim)
+            return shares * (x - top).exp()
         positive = (grad.clamp(min=0).log() - result).flip(ctx.dim)
         negative = ((-grad).clamp(min=0).log() - result).flip(ctx.dim)
         first = (logcumsumexp(positive, ctx.dim).flip(ctx.dim) + x).exp()
@@ -174,13 +179,13 @@ def diff(
         raise RuntimeError(f"diff: order must be non-negative but got {n}.")
     at = wrap_dim("diff", dim, input._data.ndim)
     if n == 0:
-        return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
+        return input.clone()  # methods are bound at run time
     parts = [part for part in (prepend, input, append) if part is not None]
     x = cat(parts, at) if len(parts) > 1 else input
     for _ in range(n):
         size = x._data.shape[at]
         if size < 2:
-            return x.narrow(at, 0, 0)  # type: ignore[no-any-return]
+            return x.narrow(at, 0, 0)
         later, earlier = x.narrow(at, 1, size - 1), x.narrow(at, 0, size - 1)
         x = later ^ earlier if x._data.dtype.kind == "b" else later - earlier
     return x
