@@ -98,7 +98,7 @@ def test_adaptive(name: str, shape: Ints, output: Ints) -> None:
     np.testing.assert_array_equal(y.detach().numpy(), oracle.adaptive(plain, output, "max"))
     for index in np.ndindex(*y.shape):
         assert plain[index[:2]].flat[int(indices[index])] == y[index].item()
-    for pool in (average, largest):
+    for pool in (average, largest) if x.numel() < 300 else ():
         assert gradcheck(lambda t, pool=pool: pool(t, output), [x])
         assert gradgradcheck(lambda t, pool=pool: pool(t, output), [x])
 
