@@ -66,7 +66,7 @@ def matrix_norm(
     summed, best = (rows, columns) if abs(ord) == 1 else (columns, rows)
     sums = A.abs().sum(summed, keepdim=True)
     found = sums.amax(best, keepdim=True) if ord > 0 else sums.amin(best, keepdim=True)
-    return found if keepdim else found.squeeze((rows, columns))  # type: ignore[no-any-return]
+    return found if keepdim else found.squeeze((rows, columns))
 
 
 def _spectral_norm(A: Tensor, ord: Any, rows: int, columns: int, keepdim: bool) -> Tensor:
@@ -75,7 +75,7 @@ def _spectral_norm(A: Tensor, ord: Any, rows: int, columns: int, keepdim: bool) 
     if keepdim:
         for dim in sorted((rows, columns)):
             found = found.unsqueeze(dim)
-    return found  # type: ignore[no-any-return]  # methods are bound at run time
+    return found  # methods are bound at run time
 
 
 class SingularValues(Op):
@@ -161,7 +161,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
     """The X with A X = B (or X A = B where left is false); B may be a vector."""
     _square("solve", A)
     if not left:
-        return solve(A.transpose(-2, -1), B.transpose(-2, -1)).transpose(-2, -1)  # type: ignore[no-any-return]
+        return solve(A.transpose(-2, -1), B.transpose(-2, -1)).transpose(-2, -1)
     is_vector = B._data.ndim == 1 or (B._data.ndim == A._data.ndim - 1 and B._data.shape == A._data.shape[:-1])
     right = B.unsqueeze(-1) if is_vector else B
     if right._data.shape[-2] != A._data.shape[-1]:
@@ -170,7 +170,7 @@ def solve(A: Tensor, B: Tensor, *, left: bool = True) -> Tensor:
             f"{list(B.shape)})."
         )
     found: Tensor = apply(Solve, A, right)
-    return found.squeeze(-1) if is_vector else found  # type: ignore[no-any-return]
+    return found.squeeze(-1) if is_vector else found
 
 
 class Determinant(Op):

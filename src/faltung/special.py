@@ -11,7 +11,6 @@ from faltung.ops.special import digamma as psi
 from faltung.ops.special import lgamma as gammaln
 from faltung.ops.unary import exp2, expm1, log1p, round
 
-
 __all__ = [
     "digamma", "erf", "erfc", "erfinv", "exp2", "expit", "expm1", "gammaln", "i0", "log1p", "log_softmax", "logit",
     "logsumexp", "polygamma", "psi", "round", "sinc", "softmax", "xlogy",

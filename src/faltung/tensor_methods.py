@@ -280,7 +280,7 @@ def _contains(self: Tensor, value: Any) -> bool:
 
 def _format(self: Tensor, spec: str) -> str:
     if not self._data.ndim and type(self) is Tensor:
-        return self._data.item().__format__(spec)  # type: ignore[no-any-return]
+        return self._data.item().__format__(spec)
     return object.__format__(self, spec)
 
 

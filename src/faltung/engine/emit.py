@@ -10,6 +10,7 @@ In `emit` functions a Python `for` unrolls now; `with e.loop("oh", n) as oh:` ma
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Union
@@ -265,15 +266,15 @@ class Emitter:
         """An Int of a Python int."""
         return value if isinstance(value, Int) else Int(self, ir.Constant(i64, value))
 
-    def constant(self, value: float, lanes: int = 1) -> Vec:
+    def constant(self, value: float, lanes: builtins.int = 1) -> Vec:
         """A float constant, in every lane."""
         return Vec(self, _constant(_vector(lanes, f32), value))
 
-    def zero(self, lanes: int | None = None) -> Vec:
+    def zero(self, lanes: builtins.int | None = None) -> Vec:
         """0.0 in every lane of a full vector."""
         return self.constant(0.0, self.lanes if lanes is None else lanes)
 
-    def splat(self, scalar: Vec, lanes: int) -> Vec:
+    def splat(self, scalar: Vec, lanes: builtins.int) -> Vec:
         """A scalar in every lane."""
         if lanes == 1:
             return scalar
@@ -343,7 +344,7 @@ class Emitter:
         kind = a.value.type
         return Vec(self, self.ir.call(self.declare(f"llvm.{intrinsic}.{_suffix(kind)}", kind, [kind]), [a.value]))
 
-    def mask(self, count: IntLike, lanes: int) -> Any:
+    def mask(self, count: IntLike, lanes: builtins.int) -> Any:
         """Bits for the first `count` lanes (none if it is negative)."""
         narrow = self.ir.trunc(self.raw(self.smaller(count, lanes)), i32)
         kind = ir.VectorType(i32, lanes)
@@ -351,13 +352,13 @@ class Emitter:
         everywhere = self.ir.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.Constant(kind, [0] * lanes))
         return self.ir.icmp_signed("<", ir.Constant(kind, list(range(lanes))), everywhere)
 
-    def shuffle(self, a: Vec, b: Vec, order: Sequence[int]) -> Vec:
+    def shuffle(self, a: Vec, b: Vec, order: Sequence[builtins.int]) -> Vec:
         """Lanes picked from the concatenation of two vectors."""
         return Vec(
             self, self.ir.shuffle_vector(a.value, b.value, ir.Constant(ir.VectorType(i32, len(order)), list(order)))
         )
 
-    def lane(self, a: Vec, index: int) -> Vec:
+    def lane(self, a: Vec, index: builtins.int) -> Vec:
         """One lane as a scalar."""
         return Vec(self, self.ir.extract_element(a.value, ir.Constant(i32, index)))
 
@@ -376,7 +377,7 @@ class Emitter:
         """Sum of all lanes, halves added pairwise."""
         return self.fold(a, lambda low, high: low + high)
 
-    def stack(self, elements: int, align: int = 64) -> Ptr:
+    def stack(self, elements: builtins.int, align: builtins.int = 64) -> Ptr:
         """A fixed array of float32 on the stack."""
         with self.ir.goto_entry_block():
             slot = self.ir.alloca(ir.ArrayType(f32, elements))
@@ -446,7 +447,7 @@ class Emitter:
         found = self.module.globals.get(name)
         return found or ir.Function(self.module, ir.FunctionType(result, list(arguments)), name=name)
 
-    def prefetch(self, address: Ptr, locality: int = 3) -> None:
+    def prefetch(self, address: Ptr, locality: builtins.int = 3) -> None:
         """Ask for a cache line ahead of its use."""
         function = self.declare("llvm.prefetch.p0", ir.VoidType(), [pointer, i32, i32, i32])
         self.ir.call(function, [address.value, ir.Constant(i32, 0), ir.Constant(i32, locality), ir.Constant(i32, 1)])

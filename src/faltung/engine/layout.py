@@ -33,7 +33,7 @@ def copied(x: np.ndarray, order: Sequence[int]) -> np.ndarray:
         copy = np.empty([x.shape[axis] for axis in order], x.dtype)
     else:
         copy = memory.empty(tuple([x.shape[axis] for axis in order]), x.dtype)
-    copy = copy.transpose(sorted(range(x.ndim), key=order.__getitem__))
+    copy = copy.transpose([order.index(axis) for axis in range(x.ndim)])
     if x.size < SMALL:
         np.copyto(copy, x)
     else:

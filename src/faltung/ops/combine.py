@@ -231,7 +231,7 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     b = (1,) * (rank - other._data.ndim) + other._data.shape
     x = input.reshape([n for size in a for n in (size, 1)])
     y = other.reshape([n for size in b for n in (1, size)])
-    return (x * y).reshape([n * m for n, m in zip(a, b)])  # type: ignore[no-any-return]
+    return (x * y).reshape([n * m for n, m in zip(a, b)])
 
 
 def cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
@@ -292,7 +292,7 @@ def cov(
     centred = x - mean
     divisor = max(divisor, 0) if not isinstance(divisor, Tensor) else divisor.clamp(min=0)
     found = (weighted @ conj(centred).t()) / divisor
-    return found.squeeze()  # type: ignore[no-any-return]
+    return found.squeeze()
 
 
 def _check_weights(x: Tensor, fweights: Tensor | None, aweights: Tensor | None) -> None:

@@ -314,7 +314,7 @@ def vector_norm(x: Tensor, ord: Any = 2, dim: Any = None, keepdim: bool = False,
         found = vector_norm(cast(x, dtypes.float32), ord, dim, keepdim)
         return cast(found, dtypes.float16)
     if ord == 2:
-        return apply(EuclideanNorm, x, dims=dims, keepdim=keepdim)  # type: ignore[no-any-return]
+        return apply(EuclideanNorm, x, dims=dims, keepdim=keepdim)
     size = x.abs()
     if ord == math.inf:
         return amax(size, dims, keepdim)

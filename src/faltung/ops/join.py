@@ -359,7 +359,7 @@ class Windows(Op):
             part = select(grad, -1, offset)
             whole = apply(PadEvery, part, shape=ctx.shape, dim=ctx.dim, start=offset, step=ctx.step, count=starts)
             found = found + whole
-        return found  # type: ignore[no-any-return]  # methods are bound at run time
+        return found  # methods are bound at run time
 
 
 class PadEvery(Op):
@@ -493,7 +493,7 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
         raise IndexError(f"roll: Dimension specified as {along[0]} but tensor has no dimensions.")
     chosen = tuple([wrap_dim("roll", dim, input._data.ndim) for dim in along])
     if not input._data.size:
-        return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
+        return input.clone()  # methods are bound at run time
     found: Tensor = apply(Roll, input, shifts=amounts, dims=chosen)
     return found
 
@@ -513,8 +513,8 @@ def rot90(input: Tensor, k: int = 1, dims: Any = (0, 1)) -> Tensor:
         raise RuntimeError(f"rot90: expected two different dims, got {tuple(dims)}.")
     turns = k % 4
     if turns == 0:
-        return input.clone()  # type: ignore[no-any-return]
+        return input.clone()
     if turns == 2:
         return flip(input, first, second)
     turned = flip(input, second) if turns == 1 else flip(input, first)
-    return turned.transpose(first, second).clone()  # type: ignore[no-any-return]
+    return turned.transpose(first, second).clone()

@@ -114,7 +114,7 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Tens
 def _at(input: Tensor, positions: Tensor, dim: int, keepdim: bool) -> Tensor:
     """Elements at positions (kept dimension) along `dim`, with gradient."""
     if not input._data.ndim:
-        return input.clone()  # type: ignore[no-any-return]  # methods are bound at run time
+        return input.clone()  # methods are bound at run time
     found = gather(input, dim, positions)
     return found if keepdim else found.squeeze(dim)
 
