@@ -79,8 +79,8 @@ def _check_shapes(where_: str, input: Tensor, grid: Tensor, mode: str) -> None:
         raise RuntimeError(message(where_, f"bicubic interpolation only supports 4D input, {got}"))
 
 
-# From -1..1 to coordinates in which pixel centres are whole numbers. Under the identity transform every position is one, and
-# rounding decides on which side its derivative is taken: PyTorch rounds differently for images and for volumes.
+# From -1..1 to coordinates in which pixel centres are whole numbers. Under the identity transform every position is
+# one, and rounding decides on which side its derivative is taken: PyTorch rounds differently for images and volumes.
 
 
 def _to_pixels(position: Tensor, size: int, align_corners: bool) -> Tensor:
