@@ -241,7 +241,7 @@ def _conv_geometry(
     output = tuple(map(conv_output_size, sizes, kernel, strides, dilations, pads))
     return ConvGeometry(
         batch, in_channels, out_channels, groups, tuple(sizes), kernel, output, strides, dilations, pads
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
@@ -266,7 +266,7 @@ def _mirrored_geometry(
     )
     return ConvGeometry(
         batch, out_per_group * groups, in_channels, groups, grown, kernel, tuple(sizes), strides, dilations, pads
-    )  # fmt: skip
+    )
 
 
 @lru_cache(maxsize=_CACHE_SIZE)

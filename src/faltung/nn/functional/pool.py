@@ -336,8 +336,7 @@ def fractional_max_pool2d(
 ) -> Pooled:
     """Max pooling over pseudo-random windows of (N, C, H, W) (Graham 2014). Module twin: `nn.FractionalMaxPool2d`.
 
-    Give `output_size`, or `output_ratio` in (0, 1) of the input's. `_random_samples` (N, C, 2) in [0, 1) fixes the
-    windows.
+    Give `output_size`, or `output_ratio` of the input's. `_random_samples` (N, C, 2) in [0, 1) fixes the windows.
     """
     return _fractional(
         "fractional_max_pool2d", 2, input, kernel_size, output_size, output_ratio, return_indices, _random_samples
