@@ -2,7 +2,7 @@
 
     moments     for blocks of rows in chunks:            # threads
                     for channels, VECTORS registers at a time:
-                        shift = first row of the block
+                        shift = mean of the block's first rows
                         for rows: S += x - shift; Q += (x - shift)^2
                     partial[block] = mean and sum of squared deviations of the block, in double
     finish      for channels in chunks: combine the blocks in order, in double (Chan, Golub and LeVeque 1979)
@@ -31,13 +31,14 @@ from typing import Any
 import numpy as np
 
 from faltung.engine import layout
-from faltung.engine.emit import Emitter, Int, Vec, f32, f64
+from faltung.engine.emit import Emitter, Int, Ptr, Vec, f32, f64
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
 
 VECTORS = 4
 BLOCK_ELEMENTS = 16384  # of x in one block of rows, as far as the bounds below let it
 SHORTEST_BLOCK, LONGEST_BLOCK = 64, 256  # rows; longer blocks would lose precision, shorter ones make too many partials
+SHIFT_ROWS = 8
 FINISH_COLUMNS = 64  # channels of one chunk when blocks are combined
 
 Array = np.ndarray
@@ -68,7 +69,7 @@ def _emit_moments(e: Emitter, schedule: Schedule) -> None:
     x, partial, channels = e.pointer("x"), e.pointer("partial", f64), e.field("channels")
     start, stop = _rows_of_block(e)
     for column, vectors, lanes, mask in flat.columns(e, 0, channels, schedule.vectors):
-        shifts = [flat.load(x.at(start * channels + column + u * lanes), lanes, mask) for u in range(vectors)]
+        shifts = [_shift(e, x.at(column + u * lanes), start, stop, lanes, mask) for u in range(vectors)]
         with e.loop("row", stop, start=start, carry=[e.zero(lanes)] * (2 * vectors)) as row:
             sums, squares = row.carried[:vectors], row.carried[vectors:]
             for u in range(vectors):
@@ -81,6 +82,14 @@ def _emit_moments(e: Emitter, schedule: Schedule) -> None:
             place = partial.at(e.chunk * channels * 2 + column + u * lanes)
             flat.store(place, e.convert(shifts[u], f64) + total / count, mask)
             flat.store(place.at(channels), square - total * total / count, mask)
+
+
+def _shift(e: Emitter, x: Ptr, start: Int, stop: Int, lanes: int, mask: Any) -> Vec:
+    """The mean of a block's first rows, the last one repeated where there are fewer."""
+    total = e.zero(lanes)
+    for i in range(SHIFT_ROWS):
+        total = total + flat.load(x.at(e.smaller(start + i, stop - 1) * e.field("channels")), lanes, mask)
+    return total * (1.0 / SHIFT_ROWS)
 
 
 def _emit_finish(e: Emitter, schedule: Schedule) -> None:
