@@ -24,9 +24,9 @@ def convolution(x: Tensor, w: Tensor, bias: Tensor | None, geometry: ConvGeometr
     return apply(Convolution, x, w, bias, geometry=geometry, cache=w.engine_cache())
 
 
-def convolution_backward_data(gy: Tensor, w: Tensor, geometry: ConvGeometry) -> Tensor:
-    """gy (N, O, *output), w (O, I/G, *kernel) -> gx (N, I, *input)."""
-    return apply(ConvolutionBackwardData, gy, w, geometry=geometry, cache=w.engine_cache())
+def convolution_backward_data(gy: Tensor, w: Tensor, geometry: ConvGeometry, keep_packed: bool = True) -> Tensor:
+    """gy (N, O, *output), w (O, I/G, *kernel) -> gx (N, I, *input). Weights about to change need not be kept packed."""
+    return apply(ConvolutionBackwardData, gy, w, geometry=geometry, cache=w.engine_cache() if keep_packed else None)
 
 
 def convolution_backward_weights(x: Tensor, gy: Tensor, geometry: ConvGeometry) -> Tensor:
@@ -55,13 +55,14 @@ class Convolution(Op):
     ) -> np.ndarray:
         ctx.geometry = geometry
         _keep_what_gradients_need(ctx)
-        return engine.call("conv.forward", geometry, x, w, bias, cache=cache)
+        about_to_change = ctx.needs_input_grad[1]
+        return engine.call("conv.forward", geometry, x, w, bias, cache=None if about_to_change else cache)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         needs_x, needs_w, needs_bias = ctx.needs_input_grad
         geometry, (x, w) = ctx.geometry, _kept(ctx)
-        gx = convolution_backward_data(gy, _conjugate(w), geometry) if needs_x else None
+        gx = convolution_backward_data(gy, _conjugate(w), geometry, keep_packed=not needs_w) if needs_x else None
         if needs_w and needs_bias:
             gw, gb = apply(ConvolutionBackwardParameters, _conjugate(x), gy, geometry=geometry)
             return gx, gw, gb
@@ -78,7 +79,8 @@ class ConvolutionBackwardData(Op):
     def forward(ctx: Any, gy: np.ndarray, w: np.ndarray, *, geometry: ConvGeometry, cache: Cache) -> np.ndarray:
         ctx.geometry = geometry
         _keep_what_gradients_need(ctx)
-        return engine.call("conv.backward_data", geometry, gy, w, cache=cache)
+        about_to_change = ctx.needs_input_grad[1]
+        return engine.call("conv.backward_data", geometry, gy, w, cache=None if about_to_change else cache)
 
     @staticmethod
     def backward(ctx: Any, ggx: Tensor) -> tuple[Tensor | None, Tensor | None]:

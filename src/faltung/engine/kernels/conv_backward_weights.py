@@ -13,7 +13,7 @@
             sums so far = acc
 
 Registers: channels * vectors accumulators, `vectors` of gy, one broadcast. No sum crosses chunks, except over segments,
-whose number depends on the geometry alone; a second kernel adds them in order while it brings the sums
+whose number depends on the geometry alone, and over launches that continue earlier sums; a second kernel adds them in order while it brings the sums
 [segment][group][block][tap][i][o] into PyTorch's layout (o, i, taps).
 
 Few input channels (the first layer) would waste the tile: there a row is padded once, so that the taps of a row and
@@ -33,7 +33,7 @@ FIELDS = (
     "pixel_blocks blocks_per_segment row_blocks rows_per_block planes_per_block planes out_d "
     "taps_per_group taps_d taps_h taps_w channels channels_per_group blocks blocks_per_group out_channels with_bias "
     "in_d in_h in_w out_h out_w stride_d stride_h stride_w dil_d dil_h dil_w before_d before_h before_w "
-    "x_n x_d x_h x_w x_g y_n y_d y_h y_w y_g sums_segment bias_segment"
+    "x_n x_d x_h x_w x_g y_n y_d y_h y_w y_g sums_segment bias_segment continued"
 )
 
 
@@ -103,7 +103,7 @@ def emit(e: Emitter, s: Schedule) -> None:
             e.smaller(plane + k.planes_per_block, k.planes),
             row,
             e.smaller(row + k.rows_per_block, k.out_h),
-            loop.index > first,
+            e.any_of(loop.index > first, k.continued.differs(0)),
         )
         with e.loop("ob", k.block_end, start=k.block_start) as blocks:
             if s.tail_vectors or s.masked:

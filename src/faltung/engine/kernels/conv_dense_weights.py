@@ -48,7 +48,7 @@ def backward_weights(
     sums = memory.empty((plan.segments, problem.groups, plan.blocks, depth, width))
     bias_sums = memory.empty((plan.segments, problem.groups, plan.blocks, width))
     ys = strides_of(gy_last)
-    _kernel(s).launch(
+    kernel_for(s).launch(
         plan.segments * problem.groups * plan.tap_groups * plan.channel_groups * plan.block_groups,
         address(x_memory), address(gy_last), address(sums), address(bias_sums), address(zeros_of(width)),
         problem.groups, plan.segments, plan.tap_groups, plan.channel_groups, plan.block_groups,
@@ -58,7 +58,7 @@ def backward_weights(
         problem.out_channels, int(with_bias),
         *seen.input, *problem.output[1:], *seen.stride, *seen.dilation, *seen.before,
         x_strides[0], *x_strides[2:], problem.channels, ys[0], *ys[2:], problem.out_channels,
-        sums.strides[0] // 4, bias_sums.strides[0] // 4,
+        sums.strides[0] // 4, bias_sums.strides[0] // 4, 0,
     )  # fmt: skip
     gw = memory.empty((geometry.out_channels, *geometry.weight_shape[1:]))
     table = panel_table(problem, kernel, problem.channels)
@@ -129,7 +129,9 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
     sums = problem.groups * blocks * vectors * lanes * taps * seen.channels
     data = planes * problem.output[1] * problem.output[2] * problem.groups * (problem.channels + problem.out_channels)
     segments = max(1, min(_SEGMENTS, pixel_blocks // 4)) if data >= _SEGMENTS * sums else 1
-    channel_groups, tap_groups, block_groups = _split(problem.groups * segments, blocks, seen.channels, taps, threads)
+    channel_groups, tap_groups, block_groups = split_work(
+        problem.groups * segments, blocks, seen.channels, taps, threads
+    )
     channels_per_group = -(-seen.channels // channel_groups)
     tile = even_columns(channels_per_group, min(largest_tile(target, vectors), 14))
     last = seen.channels - (-(-seen.channels // channels_per_group) - 1) * channels_per_group
@@ -146,7 +148,7 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
     )  # fmt: skip
 
 
-def _split(chunks: int, blocks: int, channels: int, taps: int, threads: int) -> tuple[int, int, int]:
+def split_work(chunks: int, blocks: int, channels: int, taps: int, threads: int) -> tuple[int, int, int]:
     """(channel groups, tap groups, block groups): enough chunks for every thread, channel blocks split first."""
     wanted = 8 * threads
     block_groups = min(blocks, max(1, wanted // chunks))
@@ -165,5 +167,6 @@ def _tile_for_both(one: int, other: int, most: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def _kernel(schedule: Schedule) -> Kernel:
+def kernel_for(schedule: Schedule) -> Kernel:
+    """The kernel of a schedule, one per process."""
     return Kernel("conv_backward_weights", conv_backward_weights.FIELDS, schedule, conv_backward_weights.emit)

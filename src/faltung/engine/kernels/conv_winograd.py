@@ -5,6 +5,9 @@
       for xi < (m+2)^2:                 M[xi] = V[xi] U[xi]     the register tile of `microkernel`, over input channels
       for tile:                         y = At M A + bias       m x m pixels, clipped at the plane's edge
 
+The weight gradient is F(3 x 3, m x m), whose Bt is the same: the output gradient's tiles take the place of g, products sum
+over tiles (with `conv_backward_weights`, xi as its groups), and At M A gives the 3 x 3 taps.
+
 U = G g Gt is transformed once per weight. All transforms work on vectors of channels. The tiles of a call go through
 both regions in batches whose V stays in the shared cache. Backward-data is the same over the flipped kernel.
 
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.kernels.linear_form import apply_matrix
 from faltung.engine.kernels.microkernel import Row, accumulate
-from faltung.engine.kernels.winograd_matrices import winograd
+from faltung.engine.kernels.winograd_matrices import Matrix, winograd
 
 INPUT_FIELDS = (
     "x v zeros tiles first_tile tiles_h tiles_w channels in_h in_w before_h before_w tiles_per_chunk tile_block "
@@ -33,14 +36,26 @@ PRODUCT_FIELDS = (
     "tiles_h tiles_w out_h out_w y_n y_h y_w block_floats panel_floats scratch_floats"
 )
 WEIGHT_FIELDS = "packed u channels channels_per_chunk chunks_per_block"
+WEIGHT_SUM_FIELDS = "products sums channels channels_per_chunk chunks_per_block blocks"
 
 
 @dataclass(frozen=True, slots=True)
 class InputSchedule:
-    """The input transform."""
+    """The input transform, or that of the output gradient."""
 
-    outputs: int  # m
+    outputs: int  # m, the step from tile to tile
     masked: bool  # channels are no multiple of the lanes
+    gradient: bool = False  # tiles of m x m pixels through G of F(3, m), for the weight gradient
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a tile's side."""
+        return self.outputs if self.gradient else self.outputs + 2
+
+    @property
+    def matrix(self) -> Matrix:
+        """What a tile is multiplied with from both sides."""
+        return winograd(3, self.outputs).G if self.gradient else winograd(self.outputs).Bt
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +102,15 @@ def emit_weights(e: Emitter, s: WeightSchedule) -> None:
 
 
 def emit_input(e: Emitter, s: InputSchedule) -> None:
-    """One chunk: V of a range of tiles."""
-    f = winograd(s.outputs)
+    """One chunk: the transforms of a range of tiles, every (m + 2)^2 vectors per vector of channels."""
+    side, points = s.pixels, s.outputs + 2
     tiles, first_tile, tiles_h, tiles_w, channels = e.fields("tiles first_tile tiles_h tiles_w channels")
     in_h, in_w, before_h, before_w, per_chunk, tile_block = e.fields(
         "in_h in_w before_h before_w tiles_per_chunk tile_block"
     )
     x_n, x_h, x_w, block_floats = e.fields("x_n x_h x_w block_floats")
     x, zeros, v = e.pointer("x"), e.pointer("zeros"), e.pointer("v")
-    room = e.stack(f.size * f.size * e.lanes)
+    room = e.stack(points * side * e.lanes)
     start = e.chunk * per_chunk
     with e.loop("tile", e.smaller(start + per_chunk, tiles), start=start) as loop:
         tile = loop.index
@@ -104,10 +119,10 @@ def emit_input(e: Emitter, s: InputSchedule) -> None:
         top, left = th * s.outputs - before_h, tw * s.outputs - before_w
         image = x.at(n * x_n)
         pixels = []
-        for i in range(f.size):
+        for i in range(side):
             row = top + i
             row_inside = e.both(row >= 0, row < in_h)
-            for j in range(f.size):
+            for j in range(side):
                 column = left + j
                 inside = e.both(row_inside, e.both(column >= 0, column < in_w))
                 pixels.append(Ptr(e, e.ir.select(inside, image.at(row * x_h + column * x_w).value, zeros.value)))
@@ -115,30 +130,54 @@ def emit_input(e: Emitter, s: InputSchedule) -> None:
         step = tile_block * channels
         whole = channels - channels % e.lanes
         with e.loop("c", whole, step=e.lanes) as c:
-            _transform_tile(
-                e, s.outputs, [p.at(c.index).load(e.lanes) for p in pixels], room, to.at(c.index), step, None
-            )
+            _transform_tile(e, s, [p.at(c.index).load(e.lanes) for p in pixels], room, to.at(c.index), step, None)
         if s.masked:
             mask = e.mask(channels - whole, e.lanes)
             loaded = [p.at(whole).load_masked(mask, e.lanes) for p in pixels]
-            _transform_tile(e, s.outputs, loaded, room, to.at(whole), step, mask)
+            _transform_tile(e, s, loaded, room, to.at(whole), step, mask)
 
 
-def _transform_tile(e: Emitter, outputs: int, pixels: list[Vec], room: Ptr, to: Ptr, step: Int, mask: object) -> None:
-    """Bt d B of one vector of channels: columns into `room`, rows from there."""
-    f = winograd(outputs)
-    size = f.size
-    for j in range(size):
-        for i, value in enumerate(apply_matrix(e, f.Bt, [pixels[k * size + j] for k in range(size)])):
-            room.at((i * size + j) * e.lanes).store(value, align=4 * e.lanes)
-    for i in range(size):
-        row = [room.at((i * size + j) * e.lanes).load(e.lanes, align=4 * e.lanes) for j in range(size)]
-        for j, value in enumerate(apply_matrix(e, f.Bt, row)):
-            place = to.at(step * (i * size + j))
+def _transform_tile(
+    e: Emitter, s: InputSchedule, pixels: list[Vec], room: Ptr, to: Ptr, step: Int, mask: object
+) -> None:
+    """The matrix from both sides for one vector of channels: columns into `room`, rows from there."""
+    side, points = s.pixels, s.outputs + 2
+    for j in range(side):
+        for i, value in enumerate(apply_matrix(e, s.matrix, [pixels[k * side + j] for k in range(side)])):
+            room.at((i * side + j) * e.lanes).store(value, align=4 * e.lanes)
+    for i in range(points):
+        row = [room.at((i * side + j) * e.lanes).load(e.lanes, align=4 * e.lanes) for j in range(side)]
+        for j, value in enumerate(apply_matrix(e, s.matrix, row)):
+            place = to.at(step * (i * points + j))
             if mask is None:
                 place.store(value)
             else:
                 place.store_masked(value, mask)
+
+
+def emit_weight_sums(e: Emitter, s: WeightSchedule) -> None:
+    """Weight gradient from its products: At M A of F(3, m) for a range of input channels of one channel block.
+
+    `products` is [xi][block][channel][width], `sums` [block][tap][channel][width].
+    """
+    f = winograd(3, s.outputs)
+    channels, per_chunk, chunks_per_block, blocks = e.fields("channels channels_per_chunk chunks_per_block blocks")
+    width = s.vectors * e.lanes
+    block, part = e.chunk // chunks_per_block, e.chunk % chunks_per_block
+    products = e.pointer("products").at(block * channels * width)
+    sums = e.pointer("sums").at(block * channels * (9 * width))
+    step = blocks * channels * width
+    first = part * per_chunk
+    with e.loop("c", e.smaller(first + per_chunk, channels), start=first) as loop:
+        for v in range(s.vectors):
+            at = loop.index * width + v * e.lanes
+            columns = []  # [j][i]
+            for j in range(f.size):
+                loaded = [products.at(step * (i * f.size + j) + at).load(e.lanes) for i in range(f.size)]
+                columns.append(apply_matrix(e, f.At, loaded))
+            for i in range(3):
+                for j, value in enumerate(apply_matrix(e, f.At, [columns[k][i] for k in range(f.size)])):
+                    sums.at(channels * width * (3 * i + j) + at).store(value)
 
 
 class _Product:

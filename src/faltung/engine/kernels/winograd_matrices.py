@@ -19,10 +19,10 @@ from functools import lru_cache
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
-# finite points, in pairs of opposite sign so that transforms share their halves
+# finite points by their number, in pairs of opposite sign so that transforms share their halves
 POINTS = {
-    2: (Fraction(0), Fraction(1), Fraction(-1)),
-    4: (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2)),
+    3: (Fraction(0), Fraction(1), Fraction(-1)),
+    5: (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2)),
 }
 
 
@@ -40,8 +40,8 @@ class Winograd:
 @lru_cache(maxsize=8)
 def winograd(outputs: int, taps: int = 3) -> Winograd:
     """The matrices of F(outputs, taps) at the points of `POINTS`."""
-    points = POINTS[outputs]
     size = outputs + taps - 1
+    points = POINTS[size - 1]
     at = tuple(zip(*_vandermonde(points, outputs), strict=True))
     g = _vandermonde(points, taps)
     bt = tuple(zip(*_inverse(_vandermonde(points, size)), strict=True))
