@@ -1,7 +1,8 @@
 """The buffer pool: large results reuse freed blocks instead of faulting in fresh pages.
 
-Arrays of at least `POOLED_BYTES` take blocks mapped from the system in huge pages where it grants them; blocks go back to
-the pool when the last array over them dies. The pool keeps at most `KEEP_FRACTION` of the machine's memory in free blocks.
+Arrays of at least `POOLED_BYTES` take blocks mapped from the system in huge pages where it grants them; blocks go back
+to the pool when the last array over them dies. The pool keeps at most `KEEP_FRACTION` of the machine's memory in free
+blocks.
 """
 
 from __future__ import annotations
@@ -39,8 +40,7 @@ class _Block:
 def _map_blocks(size: int) -> list[_Block]:
     """New blocks of one size on huge pages: one large block, or as many small ones as fill a huge page.
 
-    Small ones too, since 4 KiB pages lie anywhere in physical memory: working sets that should fit L2 then collide in it,
-    in some runs and not in others (Winograd at 64 channels: 0.20 or 0.34 ms).
+    Small ones too: 4 KiB pages lie anywhere in physical memory, so that working sets that should fit L2 may collide there.
     """
     count = max(1, _HUGE_PAGE // size)
     pages = mmap.mmap(-1, -(-count * size // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE, **_PRIVATE)

@@ -69,9 +69,9 @@ def unfit(geometry: ConvGeometry) -> str | None:
 def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int:
     """m of the fastest F(m, 3) by an estimate in thread-cycles, 0 where direct convolution is faster.
 
-    Measured on a 2-core AVX-512 machine with 32 MiB of L3: direct, 90% of the peak; the product of Winograd 76%; an input
-    vector 8 cycles; U read at 8 bytes a cycle, hidden behind the product, as long as it fits half of the L3, else at 3 in
-    the open; the weight transform writes 3.2 bytes a cycle, which counts where weights are used only once.
+    Measured on a 2-core AVX-512 machine with 32 MiB of L3: direct, 90% of the peak; the product of Winograd 76%; an
+    input vector 8 cycles; U read at 8 bytes a cycle, hidden behind the product, as long as it fits half of the L3, else
+    at 3 in the open; the weight transform writes 3.2 bytes a cycle, which counts where weights are used only once.
     """
     lanes = target.lanes
     c, o = problem.channels, problem.out_channels

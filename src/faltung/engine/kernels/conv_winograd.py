@@ -5,8 +5,8 @@
       for xi < (m+2)^2:                 M[xi] = V[xi] U[xi]     the register tile of `microkernel`, over input channels
       for tile:                         y = At M A + bias       m x m pixels, clipped at the plane's edge
 
-The weight gradient is F(3 x 3, m x m), whose Bt is the same: the output gradient's tiles take the place of g, products sum
-over tiles (with `conv_backward_weights`, xi as its groups), and At M A gives the 3 x 3 taps.
+The weight gradient is F(3 x 3, m x m), whose Bt is the same: the output gradient's tiles take the place of g, products
+sum over tiles (with `conv_backward_weights`, xi as its groups), and At M A gives the 3 x 3 taps.
 
 U = G g Gt is transformed once per weight. All transforms work on vectors of channels. The tiles of a call go through
 both regions in batches whose V stays in the shared cache. Backward-data is the same over the flipped kernel.

@@ -24,7 +24,6 @@ from faltung.engine.kernels.conv_backward_weights import Schedule
 from faltung.engine.kernels.conv_dense import (
     channels_adjacent,
     even_columns,
-    padded_bias,
     refuse,
     strides_of,
     vectors_for,
@@ -111,14 +110,11 @@ class Plan:
     batch_tiles: int
     tiles_per_chunk: int
     blocks: int
-    block_groups: int
-    channel_groups: int
-    channels_per_group: int
 
 
 @lru_cache(maxsize=1024)
 def plan_for(geometry: ConvGeometry, threads: int, target: Target) -> Plan:
-    """Tile batches that fit the shared cache (they shape the sums, so threads have no say), and chunks of the product."""
+    """Tile batches that fit the shared cache; they shape the sums, so that threads have no say in them."""
     lanes, c, o = target.lanes, geometry.in_channels, geometry.out_channels
     tiles_h, tiles_w = -(-geometry.output[0] // M), -(-geometry.output[1] // M)
     tiles = geometry.batch * tiles_h * tiles_w
@@ -130,10 +126,8 @@ def plan_for(geometry: ConvGeometry, threads: int, target: Target) -> Plan:
     most = min(largest_tile(target, vectors), 14)
     tile = even_columns(c, most)
     schedule = Schedule(tile, vectors, c % tile != 0, needed % vectors, o % lanes != 0)
-    block_groups = blocks if POINTS * blocks >= 8 * threads else blocks
     return Plan(
         schedule, tiles, tiles_h, tiles_w, batch_tiles, max(1, min(16, batch_tiles // (4 * threads))), blocks,
-        block_groups, 1, c,
     )  # fmt: skip
 
 
@@ -160,11 +154,11 @@ def _multiply(
     rows = count // columns
     width = plan.schedule.vectors * host().lanes
     sums_kernel(plan.schedule).launch(
-        POINTS * plan.channel_groups * plan.block_groups,
+        POINTS * plan.blocks,
         address(v), address(w), address(products), address(bias_sums), address(zeros_of(width)),
-        POINTS, 1, 1, plan.channel_groups, plan.block_groups,
+        POINTS, 1, 1, 1, plan.blocks,
         rows, rows, rows, 1, 1, 1, 1,
-        1, 1, 1, 1, c, plan.channels_per_group, plan.blocks, -(-plan.blocks // plan.block_groups), o, int(with_bias),
+        1, 1, 1, 1, c, c, plan.blocks, 1, o, int(with_bias),
         1, rows, columns, rows, columns, 1, 1, 1, 1, 1, 1, 0, 0, 0,
         0, 0, columns * c, c, count * c, 0, 0, columns * o, o, count * o, 0, 0, int(continued),
     )  # fmt: skip
