@@ -40,7 +40,7 @@ class _Block:
 def _map_blocks(size: int) -> list[_Block]:
     """New blocks of one size on huge pages: one large block, or as many small ones as fill a huge page.
 
-    Small ones too: 4 KiB pages lie anywhere in physical memory, so that working sets that should fit L2 may collide there.
+    Small ones too: 4 KiB pages lie anywhere in physical memory, so that working sets meant for L2 may collide there.
     """
     count = max(1, _HUGE_PAGE // size)
     pages = mmap.mmap(-1, -(-count * size // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE, **_PRIVATE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from faltung.engine import memory, team
 from faltung.engine.flags import flags
+from faltung.engine.emit import Emitter
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import conv_winograd, pack_weights
@@ -164,12 +166,13 @@ def _run(
 @lru_cache(maxsize=64)
 def kernel_for(name: str, schedule: Any) -> Kernel:
     """The kernel of a schedule, one per process."""
-    fields, emit = {
+    tables: dict[str, tuple[str, Callable[[Emitter, Any], None]]] = {
         "conv_winograd_input": (conv_winograd.INPUT_FIELDS, conv_winograd.emit_input),
         "conv_winograd_product": (conv_winograd.PRODUCT_FIELDS, conv_winograd.emit_product),
         "conv_winograd_weights": (conv_winograd.WEIGHT_FIELDS, conv_winograd.emit_weights),
         "conv_winograd_weight_sums": (conv_winograd.WEIGHT_SUM_FIELDS, conv_winograd.emit_weight_sums),
-    }[name]
+    }
+    fields, emit = tables[name]
     return Kernel(name, fields, schedule, emit)
 
 

@@ -29,8 +29,12 @@ class Tile:
 
 @lru_cache(maxsize=64)
 def largest_tile(target: Target, vectors: int) -> int:
-    """Pixels that fit beside `vectors` panel vectors and one broadcast without spilling."""
-    return max(1, (target.registers - vectors - 1) // vectors)
+    """Pixels that fit beside `vectors` panel vectors and the broadcasts without spilling.
+
+    x86 broadcasts from memory into one register; on NEON LLVM loads the scalars of several pixels and rounds ahead.
+    """
+    broadcasts = 1 if target.triple.startswith("x86_64") else 12
+    return max(1, (target.registers - vectors - broadcasts) // vectors)
 
 
 class Row:
