@@ -108,6 +108,8 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     if offset < 0 or builtins.any(want not in (1, got) for want, got in zip(shape, given[offset:])):
         raise RuntimeError(f"sum_to_size: size {list(shape)} is not expandable to size {list(given)}.")
     dims = [*range(offset), *(offset + i for i, want in enumerate(shape) if want == 1 and given[offset + i] != 1)]
+    if not shape and input._data.dtype.kind in "iub":
+        return sum(input)
     if dims:
         if input._data.dtype.kind in "iub":
             input = cast(input, dtypes.int64)
