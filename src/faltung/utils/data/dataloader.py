@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import queue
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,8 @@ from faltung.utils.data.worker import END, RESTART, Failure, Job, get_worker_inf
 __all__ = ["DataLoader", "default_collate", "default_convert", "get_worker_info"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+_WAKE_UP_S = 0.5
 
 
 class _EndlessSampler(Sampler[None]):
@@ -338,12 +341,17 @@ class _ThreadedIterator(_Iterator):
 
     def _receive(self) -> tuple[int, int, Any]:
         """The next result of this epoch, as it comes."""
-        timeout = self._loader.timeout
+        timeout_s = self._loader.timeout or math.inf
+        waiting_since = time.monotonic()
         while True:
+            left_s = waiting_since + timeout_s - time.monotonic()
             try:
-                (epoch, number), worker, result = self._results.get(timeout=timeout or None)
+                # Wakes up now and then: a signal that comes just before the wait begins would not end it.
+                (epoch, number), worker, result = self._results.get(timeout=max(min(left_s, _WAKE_UP_S), 0))
             except queue.Empty:
-                raise RuntimeError(f"DataLoader timed out after {timeout} seconds waiting for a worker.") from None
+                if left_s > _WAKE_UP_S:
+                    continue
+                raise RuntimeError(f"DataLoader timed out after {timeout_s} seconds waiting for a worker.") from None
             if epoch == self._epoch and number >= 0:
                 return number, worker, result
             if number < 0 and isinstance(result, Failure):  # the new pass could not begin
