@@ -13,8 +13,8 @@
             sums so far = acc
 
 Registers: channels * vectors accumulators, `vectors` of gy, one broadcast. No sum crosses chunks, except over segments,
-whose number depends on the geometry alone, and over launches that continue earlier sums; a second kernel adds segments in
-order while it brings the sums [segment][group][block][tap][i][o] into PyTorch's layout (o, i, taps).
+whose number depends on the geometry alone, and over launches that continue earlier sums; a second kernel adds segments
+in order while it brings the sums [segment][group][block][tap][i][o] into PyTorch's layout (o, i, taps).
 
 Few input channels (the first layer) would waste the tile: there a row is padded once, so that the taps of a row and
 their channels are one run of "channels", and the kernel sees a convolution one tap wide.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from faltung.engine import memory, team
-from faltung.engine.flags import flags
 from faltung.engine.emit import Emitter
+from faltung.engine.flags import flags
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import conv_winograd, pack_weights
