@@ -5,6 +5,7 @@ Engine calls (x (*, K), w (M, K) in PyTorch's layout, gy (*, M); one dtype for a
     linear.forward(x, w, bias)                          -> y  (*, M)
     linear.backward_data(gy, w)                         -> gx (*, K)
     linear.backward_weights(x, gy, *, with_bias=False)  -> (gw (M, K), gb (M,) or None)
+    linear.matmul(a, b)                                 -> a (*, M, K) times b (*, K, N), leading dimensions broadcast
 """
 
 from __future__ import annotations
@@ -37,3 +38,9 @@ def backward_weights(x: np.ndarray, gy: np.ndarray, *, with_bias: bool = False) 
     gw = np.matmul(rows.T, samples)
     # as a product: NumPy's sum would add the rows one after the other
     return gw, np.ones(len(rows), gy.dtype) @ rows if with_bias else None
+
+
+@reference()
+def matmul(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Product of the last two dimensions, both operands at least 2-d."""
+    return np.matmul(a, b)
