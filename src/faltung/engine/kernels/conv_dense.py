@@ -19,6 +19,7 @@ from faltung.engine.kernels import conv_direct, pack_weights
 from faltung.engine.kernels.conv_direct import Schedule
 from faltung.engine.kernels.conv_problem import Problem, Sizes, backward_problems, forward_problem, panel_table, three
 from faltung.engine.kernels.microkernel import largest_tile
+from faltung.engine.kernels.rows import planes_of
 from faltung.engine.target import Target, host
 
 Cache = dict[Any, Any] | None
@@ -102,8 +103,8 @@ def _run(
     y_at = address(y) + 4 * sum(ys[2 + i] * start[i] for i in range(3))
     flat = problem.is_pointwise and _is_flat(x, xs) and step == (1, 1, 1)
     streams = y.nbytes > host().l3_bytes and y_at % host().vector_bytes == 0
-    adjacent = xs[1] == 1
-    plan = plan_for(problem, flat, adjacent, streams, team.get_num_threads(), host())
+    planes = planes_of(problem.channels, xs[1], xs[4]) if problem.groups == 1 else 0
+    plan = plan_for(problem, flat, xs[1] == 1, streams, team.get_num_threads(), host(), planes)
     s = plan.schedule
     panels = _panels(problem, kernel, w, s.vectors, plan.channel_block, cache, weight_roles)
     width = s.vectors * host().lanes
@@ -134,6 +135,8 @@ def _kernel(schedule: Schedule) -> Kernel:
 def strides_of(array: np.ndarray) -> tuple[int, ...]:
     """Strides in elements as (n, c, d, h, w)."""
     batch, channels, *spatial = (stride // 4 for stride in array.strides)
+    if array.shape[1] == 1:
+        channels = 1  # a single channel lies beside itself
     return (batch, channels, *(0,) * (3 - len(spatial)), *spatial)
 
 
@@ -162,7 +165,7 @@ def _is_flat(x: np.ndarray, strides: tuple[int, ...]) -> bool:
 
 @lru_cache(maxsize=4096)
 def plan_for(
-    problem: Problem, flat: bool, channels_adjacent: bool, streams: bool, threads: int, target: Target
+    problem: Problem, flat: bool, channels_adjacent: bool, streams: bool, threads: int, target: Target, planes: int = 0
 ) -> Plan:
     """Tile, blocks and chunks for a problem on a chip."""
     lanes = target.lanes
@@ -197,6 +200,7 @@ def plan_for(
         masked=masked,
         stream=streams and not masked and channel_block >= problem.channels,
         accumulate=channel_block < problem.channels,
+        planes=planes if packed else 0,
     )
     packed_w = (shape.out_w - 1) * problem.stride[2] + (problem.taps[2] - 1) * problem.dilation[2] + 1
     rows_in = (cut.rows_per_chunk - 1) * problem.stride[1] + (problem.taps[1] - 1) * problem.dilation[1] + 1

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.kernels.microkernel import Row, accumulate
-from faltung.engine.kernels.rows import copy_pixels, fill
+from faltung.engine.kernels.rows import copy_pixels, copy_planes, fill
 
 FIELDS = (
     "x w bias y scratch zeros "
@@ -57,6 +57,7 @@ class Schedule:
     stream: bool  # results go past the caches
     epilogue: str = ""  # "", "relu", "relu6"
     accumulate: bool = False  # channels are blocked: partial sums wait in y
+    planes: int = 0  # channels of an input that keeps each in a plane, interleaved on the way to scratch
 
 
 def emit(e: Emitter, s: Schedule) -> None:
@@ -128,7 +129,10 @@ def _pack_rows(k: _Chunk) -> None:
                 with yes:
                     source = k.image.at(depth * k.x_d + height * k.x_h + skip * k.x_w)
                     fill(e, to, left * k.channels)
-                    copy_pixels(e, source, to.at(left * k.channels), real, k.channels, k.x_w, k.x_c)
+                    if k.s.planes:
+                        copy_planes(e, source, to.at(left * k.channels), real, k.s.planes, k.x_c)
+                    else:
+                        copy_pixels(e, source, to.at(left * k.channels), real, k.channels, k.x_w, k.x_c)
                     end = left + real
                     fill(e, to.at(end * k.channels), (k.packed_w - end) * k.channels)
                 with no:

@@ -5,6 +5,7 @@ chunk: rows of the batch:   zeros, the row's pixels, zeros
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -12,9 +13,17 @@ import numpy as np
 from faltung.engine import memory
 from faltung.engine.emit import Emitter
 from faltung.engine.kernel import Kernel, address
-from faltung.engine.kernels.rows import copy_pixels, fill
+from faltung.engine.kernels.rows import copy_pixels, copy_planes, fill, planes_of
 
 _ROWS_PER_CHUNK = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """What shapes the code."""
+
+    rows_per_chunk: int
+    planes: int  # channels of an input that keeps each in a plane, 0 otherwise
 
 
 def pad_rows(
@@ -31,30 +40,33 @@ def pad_rows(
     n, c, d, h, w = strides
     skip, start = max(0, -left), max(0, left)
     real = max(0, min(columns - skip, width - start))
-    _kernel().launch(
+    _kernel(planes_of(channels, c, w)).launch(
         -(-rows // _ROWS_PER_CHUNK), address(x) + 4 * skip * w, address(padded), rows, depth, height, channels, start,
         real, width, n, c, d, h, w,
     )  # fmt: skip
     return padded
 
 
-@lru_cache(maxsize=1)
-def _kernel() -> Kernel:
+@lru_cache(maxsize=8)
+def _kernel(planes: int) -> Kernel:
     fields = "x padded rows depth height channels left real width x_n x_c x_d x_h x_w"
-    return Kernel("pad_rows", fields, _ROWS_PER_CHUNK, emit)
+    return Kernel("pad_rows", fields, Schedule(_ROWS_PER_CHUNK, planes), emit)
 
 
-def emit(e: Emitter, rows_per_chunk: int) -> None:
+def emit(e: Emitter, s: Schedule) -> None:
     """One chunk of rows."""
     rows, depth, height, channels, left, real, width = e.fields("rows depth height channels left real width")
     x_n, x_c, x_d, x_h, x_w = e.fields("x_n x_c x_d x_h x_w")
-    first = e.chunk * rows_per_chunk
-    with e.loop("row", e.smaller(first + rows_per_chunk, rows), start=first) as loop:
+    first = e.chunk * s.rows_per_chunk
+    with e.loop("row", e.smaller(first + s.rows_per_chunk, rows), start=first) as loop:
         row = loop.index
         n, d, h = row // height // depth, row // height % depth, row % height
         to = e.pointer("padded").at(row * width * channels)
         fill(e, to, left * channels)
         source = e.pointer("x").at(n * x_n + d * x_d + h * x_h)
-        copy_pixels(e, source, to.at(left * channels), real, channels, x_w, x_c)
+        if s.planes:
+            copy_planes(e, source, to.at(left * channels), real, s.planes, x_c)
+        else:
+            copy_pixels(e, source, to.at(left * channels), real, channels, x_w, x_c)
         end = left + real
         fill(e, to.at(end * channels), (width - end) * channels)
