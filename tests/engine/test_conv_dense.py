@@ -61,6 +61,7 @@ CASES = [
     dense("uneven padding", 9, 20, (9, 8), (3, 4), padding=((0, 2), (3, 1))),
     dense("more padding than kernel", 9, 20, (4, 5), (2, 2), padding=3),
     dense("first layer", 3, 20, (30, 31), (7, 7), padding=3, stride=2),
+    *(dense(f"{c} planes, width {n}", c, 16, (9, n), (3, 3), padding=1) for c in (2, 3, 4) for n in around(L, 2 * L)),
     dense("one channel", 1, 16, (12, 13), (5, 5)),
     dense("few out channels", 24, 3, (12, 13), (5, 5), padding=2),
     dense("large groups", 2 * 3 * L, 2 * 2 * L, (6, 7), (3, 3), g=2, padding=1),
