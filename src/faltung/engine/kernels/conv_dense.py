@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -50,20 +51,20 @@ def forward(
     geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
 ) -> np.ndarray:
     """y = conv(x, w) + bias, physically channels last."""
-    problem = forward_problem(geometry)
     y = memory.empty_channels_last(geometry.output_shape)
-    _run(problem, three(geometry.kernel), x, w, bias, y, cache, weight_roles="forward")
+    launches, _ = _launches(geometry, "forward", x.strides, _is_aligned(y), team.get_num_threads())
+    _run(launches[0], x, w, bias, y, cache)
     return y
 
 
 def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> np.ndarray:
     """The gradient of the input, physically channels last."""
     gx = memory.empty_channels_last(geometry.input_shape)
-    problems, complete = backward_problems(geometry)
+    launches, complete = _launches(geometry, "backward", gy.strides, _is_aligned(gx), team.get_num_threads())
     if not complete:
         gx.fill(0.0)
-    for problem in problems:
-        _run(problem, three(geometry.kernel), gy, w, None, gx, cache, weight_roles="backward")
+    for launch in launches:
+        _run(launch, gy, w, None, gx, cache)
     return gx
 
 
@@ -93,29 +94,49 @@ class Plan:
         return self.batch * self.planes * self.row_blocks * self.channel_groups
 
 
-def _run(
-    problem: Problem, kernel: Sizes, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray,
-    cache: Cache, weight_roles: str,
-) -> None:  # fmt: skip
-    xs, ys = strides_of(x), strides_of(y)
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """Everything about a launch that its arrays' addresses don't change."""
+
+    problem: Problem
+    kernel_size: Sizes
+    weight_roles: str
+    plan: Plan
+    kernel: Kernel
+    panel_width: int
+    y_offset_bytes: int
+    scratch_floats: int  # of all threads
+    fields: tuple[int, ...]  # between the addresses and what depends on weights and bias
+
+
+@lru_cache(maxsize=4096)
+def _launches(
+    geometry: ConvGeometry, roles: str, x_strides: tuple[int, ...], y_aligned: bool, threads: int
+) -> tuple[tuple[_Launch, ...], bool]:
+    """The launches of a pass, and whether they write every pixel of the result."""
+    problems, complete = ((forward_problem(geometry),), True) if roles == "forward" else backward_problems(geometry)
+    shapes = (geometry.input_shape, geometry.output_shape)
+    x_shape, y_shape = shapes if roles == "forward" else shapes[::-1]
+    xs, ys = _in_elements(x_shape, x_strides), _in_elements(y_shape, _channels_last_strides(y_shape))
+    large = 4 * prod(y_shape) > host().l3_bytes and y_aligned
+    return tuple(_launch(p, geometry, roles, x_shape, xs, ys, large, threads) for p in problems), complete
+
+
+def _launch(
+    problem: Problem, geometry: ConvGeometry, roles: str, x_shape: tuple[int, ...], xs: tuple[int, ...],
+    ys: tuple[int, ...], large: bool, threads: int,
+) -> _Launch:  # fmt: skip
     step, start = problem.out_step, problem.out_start
     y_d, y_h, y_w = (ys[2 + i] * step[i] for i in range(3))
-    y_at = address(y) + 4 * sum(ys[2 + i] * start[i] for i in range(3))
-    flat = problem.is_pointwise and _is_flat(x, xs) and step == (1, 1, 1)
-    streams = y.nbytes > host().l3_bytes and y_at % host().vector_bytes == 0
+    y_offset_bytes = 4 * sum(ys[2 + i] * start[i] for i in range(3))
+    flat = problem.is_pointwise and _is_flat(x_shape, xs) and step == (1, 1, 1)
+    streams = large and y_offset_bytes % host().vector_bytes == 0
     planes = planes_of(problem.channels, xs[1], xs[4]) if problem.groups == 1 else 0
-    plan = plan_for(problem, flat, xs[1] == 1, streams, team.get_num_threads(), host(), planes)
-    s = plan.schedule
-    panels = _panels(problem, kernel, w, s.vectors, plan.channel_block, cache, weight_roles)
-    width = s.vectors * host().lanes
-    biases, bias_g = padded_bias(bias, problem, plan.blocks * width)
-    scratch = memory.empty((team.get_num_threads() * plan.scratch_floats,)) if s.packed else biases
+    plan = plan_for(problem, flat, xs[1] == 1, streams, threads, host(), planes)
     x_d, x_h, x_w = (0, plan.row_pixels * xs[4], xs[4]) if flat else xs[2:]
     if flat:
         y_d, y_h, y_w = 0, plan.row_pixels * ys[4], ys[4]
-    _kernel(s).launch(
-        plan.chunks_per_group * problem.groups,
-        address(x), address(panels), address(biases), y_at, address(scratch), 0,
+    fields = (
         problem.groups, plan.channel_groups, plan.planes, plan.row_blocks, plan.rows_per_chunk,
         plan.blocks_per_group, plan.blocks,
         plan.out_w, plan.out_h, plan.row_pixels, plan.all_pixels,
@@ -123,8 +144,36 @@ def _run(
         *problem.taps, problem.channels, plan.channel_block, problem.out_channels,
         xs[0], x_d, x_h, x_w, xs[1], problem.channels * xs[1],
         ys[0], y_d, y_h, y_w, problem.out_channels,
-        plan.scratch_floats, plan.packed_w, panels.shape[-2] * panels.shape[-1], bias_g,
+        plan.scratch_floats, plan.packed_w,
     )  # fmt: skip
+    return _Launch(
+        problem, three(geometry.kernel), roles, plan, _kernel(plan.schedule), plan.schedule.vectors * host().lanes,
+        y_offset_bytes, threads * plan.scratch_floats, fields,
+    )  # fmt: skip
+
+
+def _run(launch: _Launch, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, cache: Cache) -> None:
+    problem, plan = launch.problem, launch.plan
+    panels = _panels(launch, w, cache)
+    biases, bias_g = padded_bias(bias, problem, plan.blocks * launch.panel_width)
+    scratch = memory.empty((launch.scratch_floats,)) if launch.scratch_floats else biases
+    panel_floats = panels.shape[-2] * panels.shape[-1]
+    launch.kernel.launch(
+        plan.chunks_per_group * problem.groups, address(x), address(panels), address(biases),
+        address(y) + launch.y_offset_bytes, address(scratch), *launch.fields, panel_floats, bias_g,
+    )  # fmt: skip
+
+
+def _is_aligned(y: np.ndarray) -> bool:
+    """True if stores that go past the caches may start at the first element."""
+    return address(y) % host().vector_bytes == 0
+
+
+def _channels_last_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Bytes from element to element of a fresh channels-last array."""
+    batch_step = 4 * prod(shape[1:])
+    strides = [4 * shape[1] * prod(shape[axis + 1 :]) for axis in range(2, len(shape))]
+    return (batch_step, 4, *strides)
 
 
 @lru_cache(maxsize=256)
@@ -134,8 +183,12 @@ def _kernel(schedule: Schedule) -> Kernel:
 
 def strides_of(array: np.ndarray) -> tuple[int, ...]:
     """Strides in elements as (n, c, d, h, w)."""
-    batch, channels, *spatial = (stride // 4 for stride in array.strides)
-    if array.shape[1] == 1:
+    return _in_elements(array.shape, array.strides)
+
+
+def _in_elements(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, ...]:
+    batch, channels, *spatial = (stride // 4 for stride in strides)
+    if shape[1] == 1:
         channels = 1  # a single channel lies beside itself
     return (batch, channels, *(0,) * (3 - len(spatial)), *spatial)
 
@@ -149,18 +202,18 @@ def channels_adjacent(a: np.ndarray) -> np.ndarray:
     return copied
 
 
-def _is_flat(x: np.ndarray, strides: tuple[int, ...]) -> bool:
+def _is_flat(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """True if all pixels of all images lie one fixed step apart, their channels together."""
     batch, channel, *spatial = strides
-    if channel != 1 and x.shape[1] != 1:
+    if channel != 1:
         return False
     step, reach = spatial[-1], 1
-    sizes = (1,) * (5 - x.ndim) + x.shape[2:]
+    sizes = (1,) * (5 - len(shape)) + shape[2:]
     for size, stride in zip(reversed(sizes), reversed(spatial), strict=True):
         if size != 1 and stride != step * reach:
             return False
         reach *= size
-    return x.shape[0] == 1 or batch == step * reach
+    return shape[0] == 1 or batch == step * reach
 
 
 @lru_cache(maxsize=4096)
@@ -359,10 +412,10 @@ def _cut(problem: Problem, shape: _Shape, blocks: int, threads: int, target: Tar
     return choice
 
 
-def _panels(
-    problem: Problem, kernel: Sizes, w: np.ndarray, vectors: int, channel_block: int, cache: Cache, roles: str
-) -> np.ndarray:
+def _panels(launch: _Launch, w: np.ndarray, cache: Cache) -> np.ndarray:
     """Packed weights (groups, blocks, depth, vectors * lanes), from the cache if they are there."""
+    problem, kernel, roles = launch.problem, launch.kernel_size, launch.weight_roles
+    vectors, channel_block = launch.plan.schedule.vectors, launch.plan.channel_block
     key = ("direct", roles, problem.tap_index, vectors, channel_block)
     if cache is not None and key in cache:
         return cache[key]

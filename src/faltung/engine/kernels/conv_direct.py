@@ -28,7 +28,7 @@ from faltung.engine.kernels.microkernel import Row, accumulate
 from faltung.engine.kernels.rows import copy_pixels, copy_planes, fill
 
 FIELDS = (
-    "x w bias y scratch zeros "
+    "x w bias y scratch "
     "groups channel_groups planes row_blocks rows_per_chunk blocks_per_group blocks "  # how chunks are cut
     "out_w out_h row_pixels all_pixels "  # all_pixels bounds flattened rows
     "in_d in_h in_w stride_d stride_h stride_w dil_d dil_h dil_w before_d before_h before_w "
@@ -100,7 +100,6 @@ class _Chunk:
         self.panels = e.pointer("w").at(self.g * self.blocks * self.panel_floats)
         self.biases = e.pointer("bias").at(self.g * self.bias_g)
         self.room = e.pointer("scratch").at(e.thread * self.scratch_floats)
-        self.zero = e.pointer("zeros")
         self.rows_in = (self.row_end - self.row_start - 1) * self.stride_h + (self.taps_h - 1) * self.dil_h + 1
         if s.packed:
             self.pitch_w: Int = self.channels
