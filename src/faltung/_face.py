@@ -14,6 +14,7 @@ from faltung.ops import (
     arithmetic,
     combine,
     compare,
+    complex_numbers,
     composed,
     convert,
     creation,
@@ -33,6 +34,8 @@ from faltung.ops import (
     scatter_reduce,
     shape,
     special,
+    split,
+    trigonometry,
     unary,
 )
 from faltung.ops import random as random_tensors
@@ -48,18 +51,21 @@ _FUNCTIONS: dict[Any, str] = {
         "isclose allclose equal"
     ),
     unary: (
-        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh "
-        "cosh asinh acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn angle | positive real imag"
+        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs floor ceil trunc frac round "
+        "sign | positive"
     ),
+    trigonometry: "sin cos tan asin acos atan sinh cosh asinh acosh atanh rad2deg deg2rad",
+    complex_numbers: "sgn angle | real imag",
     reduce: "sum nansum mean nanmean var std prod any all logsumexp | var_mean std_mean count_nonzero",
     shape: (
         "| reshape flatten ravel unflatten permute transpose t movedim unsqueeze squeeze broadcast_to broadcast_shapes "
         "broadcast_tensors as_strided"
     ),
     join: (
-        "cat stack hstack vstack dstack column_stack | narrow atleast_1d atleast_2d atleast_3d split chunk "
-        "tensor_split select unbind tile flip fliplr flipud roll rot90"
+        "cat stack hstack vstack dstack column_stack | atleast_1d atleast_2d atleast_3d tile flip fliplr flipud "
+        "roll rot90"
     ),
+    split: "| narrow split chunk tensor_split select unbind",
     matmul: "matmul mm bmm mv dot vdot inner outer addmm addmv addr baddbmm addbmm tensordot chain_matmul",
     convert: "| clone",
     creation: (
@@ -106,24 +112,28 @@ _FUNCTIONS: dict[Any, str] = {
     ),
 }  # fmt: skip
 
-_ALIASES: dict[str, tuple[Any, str]] = {
-    "absolute": (unary, "abs"), "negative": (unary, "neg"), "fix": (unary, "trunc"), "conj": (unary, "conjugate"),
-    "conj_physical": (unary, "conjugate"), "arcsin": (unary, "asin"), "arccos": (unary, "acos"),
-    "arctan": (unary, "atan"), "arcsinh": (unary, "asinh"), "arccosh": (unary, "acosh"), "arctanh": (unary, "atanh"),
-    "arctan2": (composed, "atan2"), "subtract": (arithmetic, "sub"), "multiply": (arithmetic, "mul"),
-    "divide": (arithmetic, "div"), "true_divide": (arithmetic, "div"), "clip": (masks, "clamp"),
-    "greater": (compare, "gt"), "greater_equal": (compare, "ge"), "less": (compare, "lt"),
-    "less_equal": (compare, "le"), "not_equal": (compare, "ne"), "concat": (join, "cat"), "concatenate": (join, "cat"),
-    "row_stack": (join, "vstack"), "swapaxes": (shape, "transpose"), "swapdims": (shape, "transpose"),
-    "moveaxis": (shape, "movedim"), "ger": (matmul, "outer"), "trapz": (combine, "trapezoid"), "det": (linalg, "det"), "inverse": (linalg, "inv"),
-    "matrix_power": (linalg, "matrix_power"), "unsafe_chunk": (join, "chunk"), "unsafe_split": (join, "split"),
-}  # fmt: skip
+_ALIASES: dict[Any, str] = {  # further names, each with the one it stands for
+    arithmetic: "subtract=sub multiply=mul divide=div true_divide=div",
+    combine: "trapz=trapezoid",
+    compare: "greater=gt greater_equal=ge less=lt less_equal=le not_equal=ne",
+    complex_numbers: "conj=conjugate conj_physical=conjugate",
+    composed: "arctan2=atan2",
+    join: "concat=cat concatenate=cat row_stack=vstack",
+    linalg: "det=det inverse=inv matrix_power=matrix_power",
+    masks: "clip=clamp",
+    matmul: "ger=outer",
+    shape: "swapaxes=transpose swapdims=transpose moveaxis=movedim",
+    split: "unsafe_chunk=chunk unsafe_split=split",
+    trigonometry: "arcsin=asin arccos=acos arctan=atan arcsinh=asinh arccosh=acosh arctanh=atanh",
+    unary: "absolute=abs negative=neg fix=trunc",
+}
 
 # torch.exp_(x) and its like: in-place forms that are functions too
-_INPLACE = (
-    "abs acos asin atan ceil cos cosh erf erfc exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal round "
-    "rsqrt sin sinh sqrt square tan trunc"
-)
+_INPLACE: dict[Any, str] = {
+    unary: "abs ceil exp exp2 expm1 floor frac log log10 log1p log2 neg reciprocal round rsqrt sqrt square trunc",
+    trigonometry: "acos asin atan cos cosh sin sinh tan",
+    special: "erf erfc",
+}
 
 
 def functions() -> dict[str, Callable[..., Any]]:
@@ -135,8 +145,10 @@ def functions() -> dict[str, Callable[..., Any]]:
             found[name] = with_out(getattr(module, name))
         for name in plain.split():
             found[name] = getattr(module, name)
-    for name, (module, original) in _ALIASES.items():
-        found[name] = found.get(original) or with_out(getattr(module, original))
-    for name in _INPLACE.split():
-        found[name + "_"] = inplace(getattr(special if name in ("erf", "erfc") else unary, name), name + "_")
+    for module, pairs in _ALIASES.items():
+        for name, _, original in (pair.partition("=") for pair in pairs.split()):
+            found[name] = found.get(original) or with_out(getattr(module, original))
+    for module, names in _INPLACE.items():
+        for name in names.split():
+            found[name + "_"] = inplace(getattr(module, name), name + "_")
     return found

@@ -13,6 +13,7 @@ from faltung.ops import (
     arithmetic,
     combine,
     compare,
+    complex_numbers,
     composed,
     convert,
     creation,
@@ -34,6 +35,8 @@ from faltung.ops import (
     shape,
     softmax,
     special,
+    split,
+    trigonometry,
     unary,
 )
 from faltung.ops.dims import wrap_dim
@@ -55,9 +58,11 @@ _SAME: dict[Any, str] = {
         "isclose allclose equal"
     ),
     unary: (
-        "neg positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos "
-        "atan sinh cosh asinh acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn angle"
+        "neg positive exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs floor ceil trunc frac "
+        "round sign"
     ),
+    trigonometry: "sin cos tan asin acos atan sinh cosh asinh acosh atanh rad2deg deg2rad",
+    complex_numbers: "sgn angle",
     reduce: (
         "sum nansum mean nanmean sum_to_size var std prod any all count_nonzero logsumexp"
     ),
@@ -65,9 +70,8 @@ _SAME: dict[Any, str] = {
         "view reshape view_as reshape_as flatten ravel unflatten permute transpose t movedim unsqueeze squeeze expand "
         "expand_as broadcast_to as_strided stride"
     ),
-    join: (
-        "narrow split chunk tensor_split select unbind repeat tile flip fliplr flipud roll rot90"
-    ),
+    join: "repeat tile flip fliplr flipud roll rot90",
+    split: "narrow split chunk tensor_split select unbind",
     matmul: "matmul mm bmm mv dot vdot inner outer addmm addmv addr baddbmm addbmm",
     convert: (
         "clone contiguous is_contiguous to type_as cpu cuda copy_ fill_ zero_ numpy item tolist"
@@ -112,9 +116,10 @@ _INPLACE: dict[Any, str] = {
         "bitwise_not bitwise_left_shift bitwise_right_shift"
     ),
     unary: (
-        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs sin cos tan asin acos atan sinh "
-        "cosh asinh acosh atanh rad2deg deg2rad floor ceil trunc frac round sign sgn"
+        "neg exp exp2 expm1 log log2 log10 log1p sqrt rsqrt reciprocal square abs floor ceil trunc frac round sign"
     ),
+    trigonometry: "sin cos tan asin acos atan sinh cosh asinh acosh atanh rad2deg deg2rad",
+    complex_numbers: "sgn",
     matmul: "addmm addmv addr baddbmm addbmm",
     masks: "clamp_min clamp_max masked_scatter nan_to_num heaviside tril triu",
     gather: "scatter scatter_add index_add index_copy index_fill put",
@@ -126,20 +131,23 @@ _INPLACE: dict[Any, str] = {
 
 # --- further names
 
-_ALIASES: dict[str, Any] = {
-    "absolute": unary.abs, "negative": unary.neg, "arcsin": unary.asin, "arccos": unary.acos, "arctan": unary.atan,
-    "arcsinh": unary.asinh, "arccosh": unary.acosh, "arctanh": unary.atanh, "fix": unary.trunc,
-    "subtract": arithmetic.sub, "multiply": arithmetic.mul, "divide": arithmetic.div, "true_divide": arithmetic.div,
-    "greater": compare.gt, "greater_equal": compare.ge, "less": compare.lt, "less_equal": compare.le,
-    "not_equal": compare.ne, "swapaxes": shape.transpose, "swapdims": shape.transpose, "moveaxis": shape.movedim,
-    "ger": matmul.outer, "conj": unary.conjugate, "conj_physical": unary.conjugate, "type": convert.type_,
-    "__getitem__": index.getitem, "__setitem__": index.setitem,
-    "__neg__": unary.neg, "__pos__": unary.positive, "__abs__": unary.abs, "__invert__": compare.bitwise_not,
-    "__eq__": compare.operator_eq, "__ne__": compare.operator_ne, "__array__": convert.array_protocol,
-    "subtract_": arithmetic.sub_, "multiply_": arithmetic.mul_, "divide_": arithmetic.div_,
-    "true_divide_": arithmetic.div_, "clip": masks.clamp, "clip_": masks.clamp_, "arctan2": composed.atan2,
-    "_stack": staticmethod(join.stack), "det": linalg.det, "inverse": linalg.inv, "matrix_power": linalg.matrix_power,
-}  # fmt: skip
+_ALIASES: dict[Any, str] = {  # each with the function it stands for; in-place forms follow
+    arithmetic: "subtract=sub multiply=mul divide=div true_divide=div",
+    compare: (
+        "greater=gt greater_equal=ge less=lt less_equal=le not_equal=ne __invert__=bitwise_not __eq__=operator_eq "
+        "__ne__=operator_ne"
+    ),
+    complex_numbers: "conj=conjugate conj_physical=conjugate",
+    composed: "arctan2=atan2",
+    convert: "type=type_ __array__=array_protocol",
+    index: "__getitem__=getitem __setitem__=setitem",
+    linalg: "det=det inverse=inv matrix_power=matrix_power",
+    masks: "clip=clamp",
+    matmul: "ger=outer",
+    shape: "swapaxes=transpose swapdims=transpose moveaxis=movedim",
+    trigonometry: "arcsin=asin arccos=acos arctan=atan arcsinh=asinh arccosh=acosh arctanh=atanh",
+    unary: "absolute=abs negative=neg fix=trunc __neg__=neg __pos__=positive __abs__=abs",
+}
 
 _OPERATORS: dict[str, Any] = {
     "add": arithmetic.add, "sub": arithmetic.sub, "mul": arithmetic.mul, "truediv": arithmetic.div,
@@ -211,10 +219,11 @@ def _log_softmax(self: Tensor, dim: int, dtype: Any = None) -> Tensor:
 
 def _unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     """Windows of `size` along a dimension, every `step`, as a new last dimension; a view."""
-    return join.windows(self, dimension, size, step)
+    return split.windows(self, dimension, size, step)
 
 
 _METHODS: dict[str, Any] = {
+    "_stack": staticmethod(join.stack),
     "where": _where, "softmax": _softmax, "log_softmax": _log_softmax, "unfold": _unfold,
 }  # fmt: skip
 
@@ -230,7 +239,7 @@ def _len(self: Tensor) -> int:
 def _iter(self: Tensor) -> Any:
     if not self._data.ndim:
         raise TypeError("iteration over a 0-d tensor.")
-    return iter(join.unbind(self, 0))
+    return iter(split.unbind(self, 0))
 
 
 def _bool(self: Tensor) -> bool:
@@ -342,9 +351,9 @@ _PROTOCOL: dict[str, Any] = {
 }  # fmt: skip
 
 _PROPERTIES: dict[str, Any] = {
-    "T": shape.reverse_dims, "mT": shape.matrix_transpose, "real": unary.real, "imag": unary.imag,
-    "H": lambda self: unary.conjugate(shape.transpose(self, 0, 1)),
-    "mH": lambda self: unary.conjugate(shape.matrix_transpose(self)),
+    "T": shape.reverse_dims, "mT": shape.matrix_transpose, "real": complex_numbers.real, "imag": complex_numbers.imag,
+    "H": lambda self: complex_numbers.conjugate(shape.transpose(self, 0, 1)),
+    "mH": lambda self: complex_numbers.conjugate(shape.matrix_transpose(self)),
 }  # fmt: skip
 
 
@@ -356,7 +365,12 @@ def bind() -> None:
     for module, names in _INPLACE.items():
         for name in names.split():
             setattr(Tensor, name + "_", inplace(getattr(module, name), name + "_"))
-    for name, function in (_ALIASES | _METHODS | _PROTOCOL).items():
+    for module, pairs in _ALIASES.items():
+        for name, _, original in (pair.partition("=") for pair in pairs.split()):
+            setattr(Tensor, name, getattr(module, original))
+            if hasattr(Tensor, original + "_") and not name.startswith("_"):
+                setattr(Tensor, name + "_", getattr(Tensor, original + "_"))
+    for name, function in (_METHODS | _PROTOCOL).items():
         setattr(Tensor, name, function)
     for name, function in _OPERATORS.items():
         setattr(Tensor, f"__{name}__", _forward_operator(function))

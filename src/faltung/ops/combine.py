@@ -12,14 +12,15 @@ from faltung import dtypes
 from faltung.autograd.graph import Op
 from faltung.ops.apply import apply
 from faltung.ops.arithmetic import conj
+from faltung.ops.complex_numbers import make_complex
 from faltung.ops.composed import vector_norm
 from faltung.ops.dims import wrap_dim
 from faltung.ops.gather import index_select
-from faltung.ops.join import cat, narrow, select, split, tensor_split
+from faltung.ops.join import cat
 from faltung.ops.powers import pow as power
 from faltung.ops.promotion import as_float, cast, operands
 from faltung.ops.shape import reshape
-from faltung.ops.unary import make_complex
+from faltung.ops.split import narrow, select, split, tensor_split
 from faltung.tensor import Tensor
 
 _wrap = Tensor._wrap

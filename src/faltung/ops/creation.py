@@ -493,6 +493,6 @@ def eye(
 
 def complex(real: Tensor, imag: Tensor) -> Tensor:
     """A complex tensor from its two parts."""
-    from faltung.ops.unary import make_complex
+    from faltung.ops.complex_numbers import make_complex
 
     return make_complex(real, imag)

@@ -14,8 +14,8 @@ import numpy as np
 from faltung.autograd.graph import Op
 from faltung.ops.apply import apply, apply_inplace
 from faltung.ops.convert import Copy, fill_
-from faltung.ops.join import Select, zeros_like_layout
 from faltung.ops.promotion import is_number, number
+from faltung.ops.split import Select, zeros_like_layout
 from faltung.tensor import Tensor
 
 _wrap = Tensor._wrap

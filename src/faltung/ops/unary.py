@@ -13,7 +13,7 @@ from faltung import dtypes
 from faltung.autograd.graph import Op
 from faltung.ops.apply import apply
 from faltung.ops.arithmetic import conj
-from faltung.ops.promotion import as_float, cast, operands
+from faltung.ops.promotion import as_float, cast
 from faltung.tensor import Tensor
 
 
@@ -201,159 +201,7 @@ class Abs(Unary):
     @classmethod
     def backward(cls, ctx: Any, grad: Tensor) -> Any:
         (x,) = ctx.saved
-        return grad * sgn(x)
-
-
-class Sin(Unary):
-    """The sine."""
-
-    name = "sin"
-    ufunc = np.sin
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return kept.cos()
-
-
-class Cos(Unary):
-    """The cosine."""
-
-    name = "cos"
-    ufunc = np.cos
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return -kept.sin()
-
-
-class Tan(Unary):
-    """The tangent."""
-
-    name = "tan"
-    ufunc = np.tan
-    keeps = "output"
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return kept * kept + 1
-
-
-class Asin(Unary):
-    """The arc sine."""
-
-    name = "asin"
-    ufunc = np.arcsin
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return (1 - kept * kept).rsqrt()
-
-
-class Acos(Unary):
-    """The arc cosine."""
-
-    name = "acos"
-    ufunc = np.arccos
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return -(1 - kept * kept).rsqrt()
-
-
-class Atan(Unary):
-    """The arc tangent."""
-
-    name = "atan"
-    ufunc = np.arctan
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return (kept * kept + 1).reciprocal()
-
-
-class Sinh(Unary):
-    """The hyperbolic sine."""
-
-    name = "sinh"
-    ufunc = np.sinh
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return kept.cosh()
-
-
-class Cosh(Unary):
-    """The hyperbolic cosine."""
-
-    name = "cosh"
-    ufunc = np.cosh
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return kept.sinh()
-
-
-class Asinh(Unary):
-    """The inverse hyperbolic sine."""
-
-    name = "asinh"
-    ufunc = np.arcsinh
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return (kept * kept + 1).rsqrt()
-
-
-class Acosh(Unary):
-    """The inverse hyperbolic cosine."""
-
-    name = "acosh"
-    ufunc = np.arccosh
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return (kept - 1).rsqrt() * (kept + 1).rsqrt()
-
-
-class Atanh(Unary):
-    """The inverse hyperbolic tangent."""
-
-    name = "atanh"
-    ufunc = np.arctanh
-
-    @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return (1 - kept * kept).reciprocal()
-
-
-class Rad2deg(Unary):
-    """Radians to degrees."""
-
-    name = "rad2deg"
-    keeps = "nothing"
-
-    @staticmethod
-    def ufunc(x: Any, **out: Any) -> Any:
-        return np.multiply(x, x.dtype.type(180 / math.pi), **out)
-
-    @classmethod
-    def backward(cls, ctx: Any, grad: Tensor) -> Any:
-        return grad * (180 / math.pi)
-
-
-class Deg2rad(Unary):
-    """Degrees to radians."""
-
-    name = "deg2rad"
-    keeps = "nothing"
-
-    @staticmethod
-    def ufunc(x: Any, **out: Any) -> Any:
-        return np.multiply(x, x.dtype.type(math.pi / 180), **out)
-
-    @classmethod
-    def backward(cls, ctx: Any, grad: Tensor) -> Any:
-        return grad * (math.pi / 180)
+        return grad * x.sgn()
 
 
 class Step(Unary):
@@ -411,29 +259,7 @@ class Sign(Step):
     ufunc = np.sign
 
 
-class Sgn(Op):
-    """z / |z|, 0 for 0: the sign of a complex number."""
-
-    name = "sgn"
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        ctx.save_inputs(0)
-        return np.sign(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        (x,) = ctx.saved
-        size = x.abs()
-        direction = x / size
-        found = (grad - (conj(direction) * grad).real * direction) / size
-        return found.masked_fill(size == 0, 0)
-
-
-# --- functions
-
-
-def _floating(op: type[Op], input: Tensor) -> Tensor:
+def floating(op: type[Op], input: Tensor) -> Tensor:
     found: Tensor = apply(op, as_float(input))
     return found
 
@@ -458,52 +284,52 @@ def positive(input: Tensor) -> Tensor:
 
 def exp(input: Tensor) -> Tensor:
     """e ** input."""
-    return _floating(Exp, input)
+    return floating(Exp, input)
 
 
 def exp2(input: Tensor) -> Tensor:
     """2 ** input."""
-    return _floating(Exp2, input)
+    return floating(Exp2, input)
 
 
 def expm1(input: Tensor) -> Tensor:
     """e ** input - 1, exact near 0."""
-    return _floating(Expm1, input)
+    return floating(Expm1, input)
 
 
 def log(input: Tensor) -> Tensor:
     """The natural logarithm."""
-    return _floating(Log, input)
+    return floating(Log, input)
 
 
 def log2(input: Tensor) -> Tensor:
     """The logarithm to base 2."""
-    return _floating(Log2, input)
+    return floating(Log2, input)
 
 
 def log10(input: Tensor) -> Tensor:
     """The logarithm to base 10."""
-    return _floating(Log10, input)
+    return floating(Log10, input)
 
 
 def log1p(input: Tensor) -> Tensor:
     """log(1 + input), exact near 0."""
-    return _floating(Log1p, input)
+    return floating(Log1p, input)
 
 
 def sqrt(input: Tensor) -> Tensor:
     """The square root; nan for negative numbers."""
-    return _floating(Sqrt, input)
+    return floating(Sqrt, input)
 
 
 def rsqrt(input: Tensor) -> Tensor:
     """1 / sqrt(input)."""
-    return _floating(Rsqrt, input)
+    return floating(Rsqrt, input)
 
 
 def reciprocal(input: Tensor) -> Tensor:
     """1 / input."""
-    return _floating(Reciprocal, input)
+    return floating(Reciprocal, input)
 
 
 def square(input: Tensor) -> Tensor:
@@ -520,71 +346,6 @@ def abs(input: Tensor) -> Tensor:
         raise RuntimeError("abs: not implemented for bool tensors. Convert the mask with .int() first.")
     found: Tensor = apply(Abs, input)
     return found
-
-
-def sin(input: Tensor) -> Tensor:
-    """The sine."""
-    return _floating(Sin, input)
-
-
-def cos(input: Tensor) -> Tensor:
-    """The cosine."""
-    return _floating(Cos, input)
-
-
-def tan(input: Tensor) -> Tensor:
-    """The tangent."""
-    return _floating(Tan, input)
-
-
-def asin(input: Tensor) -> Tensor:
-    """The arc sine."""
-    return _floating(Asin, input)
-
-
-def acos(input: Tensor) -> Tensor:
-    """The arc cosine."""
-    return _floating(Acos, input)
-
-
-def atan(input: Tensor) -> Tensor:
-    """The arc tangent."""
-    return _floating(Atan, input)
-
-
-def sinh(input: Tensor) -> Tensor:
-    """The hyperbolic sine."""
-    return _floating(Sinh, input)
-
-
-def cosh(input: Tensor) -> Tensor:
-    """The hyperbolic cosine."""
-    return _floating(Cosh, input)
-
-
-def asinh(input: Tensor) -> Tensor:
-    """The inverse hyperbolic sine."""
-    return _floating(Asinh, input)
-
-
-def acosh(input: Tensor) -> Tensor:
-    """The inverse hyperbolic cosine."""
-    return _floating(Acosh, input)
-
-
-def atanh(input: Tensor) -> Tensor:
-    """The inverse hyperbolic tangent."""
-    return _floating(Atanh, input)
-
-
-def rad2deg(input: Tensor) -> Tensor:
-    """Radians to degrees."""
-    return _floating(Rad2deg, input)
-
-
-def deg2rad(input: Tensor) -> Tensor:
-    """Degrees to radians."""
-    return _floating(Deg2rad, input)
 
 
 def _rounding(op: type[Op], input: Tensor) -> Tensor:
@@ -631,132 +392,4 @@ def sign(input: Tensor) -> Tensor:
     if input._data.dtype.kind == "b":
         return input.clone()
     found: Tensor = apply(Sign, input)
-    return found
-
-
-def sgn(input: Tensor) -> Tensor:
-    """The direction of complex numbers; `sign` of real ones."""
-    if input._data.dtype.kind != "c":
-        return sign(input)
-    found: Tensor = apply(Sgn, input)
-    return found
-
-
-# --- complex numbers
-
-
-class Conj(Op):
-    """The complex conjugate."""
-
-    name = "conj"
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        return np.conjugate(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return conj(grad)
-
-
-class Real(Op):
-    """The real parts, as a view."""
-
-    name = "real"
-    is_view = True
-    quiet = True
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        return x.real
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad.to(grad.dtype.to_complex())
-
-
-class Imag(Op):
-    """The imaginary parts, as a view."""
-
-    name = "imag"
-    is_view = True
-    quiet = True
-
-    @staticmethod
-    def forward(ctx: Any, x: Any) -> Any:
-        return x.imag
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad.to(grad.dtype.to_complex()) * 1j
-
-
-class MakeComplex(Op):
-    """real + i imag."""
-
-    name = "complex"
-
-    @staticmethod
-    def forward(ctx: Any, real: Any, imag: Any) -> Any:
-        found = np.empty(np.broadcast_shapes(real.shape, imag.shape), np.result_type(real, np.complex64))
-        found.real, found.imag = real, imag
-        return found
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad.real, grad.imag
-
-
-class RealAngle(Step):
-    """0 for positive numbers, pi for negative ones."""
-
-    name = "angle"
-
-    @staticmethod
-    def ufunc(x: Any, **out: Any) -> Any:
-        return np.where(np.isnan(x), x, np.where(x < 0, x.dtype.type(math.pi), x.dtype.type(0)))
-
-
-def conjugate(input: Tensor) -> Tensor:
-    """The complex conjugate; real tensors as they are."""
-    if input._data.dtype.kind != "c":
-        return input
-    found: Tensor = apply(Conj, input)
-    return found
-
-
-def real(input: Tensor) -> Tensor:
-    """The real parts, sharing memory."""
-    if input._data.dtype.kind != "c":
-        return input
-    found: Tensor = apply(Real, input)
-    return found
-
-
-def imag(input: Tensor) -> Tensor:
-    """The imaginary parts, sharing memory."""
-    if input._data.dtype.kind != "c":
-        raise RuntimeError("imag: is not implemented for tensors with non-complex dtypes.")
-    found: Tensor = apply(Imag, input)
-    return found
-
-
-def make_complex(real: Tensor, imag: Tensor) -> Tensor:
-    """A complex tensor from its two parts."""
-    x, y = operands("complex", real, imag)
-    if x.dtype not in (dtypes.float32, dtypes.float64) or real.dtype is not imag.dtype:
-        raise RuntimeError(
-            "complex: Expected both inputs to be Half, Float or Double tensors of one type but got "
-            f"{real.dtype.legacy_name} and {imag.dtype.legacy_name}."
-        )
-    found: Tensor = apply(MakeComplex, x, y)
-    return found
-
-
-def angle(input: Tensor) -> Tensor:
-    """The argument of complex numbers; 0 or pi for real ones."""
-    x = as_float(input)
-    if x._data.dtype.kind == "c":
-        return x.imag.atan2(x.real)
-    found: Tensor = apply(RealAngle, x)
     return found
