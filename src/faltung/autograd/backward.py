@@ -17,7 +17,7 @@ import numpy as np
 from faltung import engine
 from faltung.autograd.graph import Node
 from faltung.autograd.modes import modes
-from faltung.engine import layout
+from faltung.engine import layout, memory
 
 if TYPE_CHECKING:
     from faltung.tensor import Tensor
@@ -246,6 +246,8 @@ def _references(slot: list[Any]) -> list[int]:
     while getattr(holder, "base", None) is not None:
         found.append(sys.getrefcount(holder.base))
         holder = holder.base
+        if memory.is_lease(holder):  # what lies behind it is the pool's
+            break
     return found
 
 

@@ -64,6 +64,11 @@ class _Lease(np.ndarray):
             _give_back(self._block)
 
 
+def is_lease(array: Any) -> bool:
+    """Whether an array's memory is a block of the pool, held by this array for those that have it as base."""
+    return isinstance(array, _Lease)
+
+
 def empty(shape: tuple[int, ...], dtype: Any = np.float32, strides: tuple[int, ...] | None = None) -> np.ndarray:
     """An uninitialised array, from the pool if it is large: C-contiguous, or with the `strides` of a dense array."""
     kind = np.dtype(dtype)
