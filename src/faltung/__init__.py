@@ -53,12 +53,13 @@ globals().update(_face.functions())  # zeros, cat, matmul, ...: see the table th
 
 # Imported when first named: a script that doesn't train needn't wait for optimizers.
 _SUBMODULES = (
-    "accelerator", "amp", "backends", "compiler", "cuda", "distributed", "engine", "explain", "interop", "linalg",
-    "mps", "nn", "optim", "random", "return_types", "serialization", "special", "testing", "utils", "xpu",
+    "_C", "accelerator", "amp", "backends", "compiler", "cuda", "distributed", "engine", "explain", "fx", "hub",
+    "interop", "jit", "linalg", "mps", "nn", "optim", "random", "return_types", "serialization", "special", "testing",
+    "utils", "xpu",
 )  # fmt: skip
 
-# Switches, by the module that has them; imported when first named, too.
-_SWITCHES = {
+# Names by the module that has them; imported when first named, too.
+_ELSEWHERE = {
     "autocast": "amp.autocast_mode",
     "is_autocast_enabled": "amp.autocast_mode",
     "get_num_threads": "backends.cpu",
@@ -71,23 +72,20 @@ _SWITCHES = {
 }
 
 # Functions of nn.functional that scripts also call as torch.conv2d and the like.
-_SWITCHES.update(
-    dict.fromkeys(
-        (
-            "adaptive_avg_pool1d", "avg_pool1d", "bilinear", "conv1d", "conv2d", "conv3d", "conv_tbc",
-            "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "max_pool1d", "max_pool1d_with_indices",
-            "max_pool2d", "max_pool3d",
-        ),
-        "nn.functional",
-    )
-)  # fmt: skip
+_FUNCTIONAL = (
+    "adaptive_avg_pool1d alpha_dropout avg_pool1d bilinear celu celu_ channel_shuffle conv1d conv2d conv3d conv_tbc "
+    "conv_transpose1d conv_transpose2d conv_transpose3d cosine_similarity dropout feature_alpha_dropout group_norm "
+    "hardshrink layer_norm max_pool1d max_pool1d_with_indices max_pool2d max_pool3d pairwise_distance pdist "
+    "pixel_shuffle pixel_unshuffle prelu rms_norm rrelu rrelu_ selu selu_ threshold threshold_"
+)
+_ELSEWHERE.update(dict.fromkeys(_FUNCTIONAL.split(), "nn.functional"))
 
 
 def __getattr__(name: str) -> Any:
     if name in _SUBMODULES and importlib.util.find_spec(f"faltung.{name}") is not None:
         return importlib.import_module(f"faltung.{name}")
-    if name in _SWITCHES:
-        return getattr(importlib.import_module(f"faltung.{_SWITCHES[name]}"), name)
+    if name in _ELSEWHERE:
+        return getattr(importlib.import_module(f"faltung.{_ELSEWHERE[name]}"), name)
     raise AttributeError(f"module 'faltung' has no attribute {name!r}")
 
 

@@ -67,7 +67,7 @@ _FUNCTIONS: dict[Any, str] = {
     ),
     split: "| narrow split chunk tensor_split select unbind",
     matmul: "matmul mm bmm mv dot vdot inner outer addmm addmv addr baddbmm addbmm tensordot chain_matmul",
-    convert: "| clone",
+    convert: "| clone fill_ zero_",
     creation: (
         "empty zeros ones full arange linspace logspace eye complex | tensor as_tensor asarray from_numpy frombuffer "
         "scalar_tensor empty_like zeros_like ones_like full_like"
@@ -108,7 +108,8 @@ _FUNCTIONS: dict[Any, str] = {
     random: "| Generator default_generator fork_rng get_rng_state initial_seed manual_seed seed set_rng_state",
     convenience: (
         "| numel is_floating_point is_complex is_nonzero is_same_size is_inference get_num_interop_threads "
-        "set_num_interop_threads set_default_device set_default_tensor_type softmax log_softmax save load"
+        "set_num_interop_threads set_default_device set_default_tensor_type softmax log_softmax save load "
+        "detach is_signed typename get_default_device set_flush_denormal"
     ),
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from faltung import dtypes
-from faltung.attributes import check_device
+from faltung.attributes import CPU, check_device, device
 from faltung.ops import softmax as softmax_family
 from faltung.ops.dims import wrap_dim
 from faltung.ops.promotion import cast
@@ -97,3 +97,31 @@ def load(*args: Any, **kwargs: Any) -> Any:
     from faltung import serialization
 
     return serialization.load(*args, **kwargs)
+
+
+def detach(input: Tensor) -> Tensor:
+    """The same memory without history."""
+    return input.detach()
+
+
+def is_signed(input: Tensor) -> bool:
+    """Whether the dtype has negative numbers."""
+    return input.dtype.is_signed
+
+
+def typename(obj: Any, /) -> str:
+    """The name of a tensor's old-style type, or of any object's type with its module."""
+    if isinstance(obj, Tensor):
+        return f"faltung.{obj.dtype.legacy_name}Tensor"
+    kind = obj if isinstance(obj, type) else type(obj)
+    return f"{kind.__module__}.{kind.__qualname__}" if kind.__module__ != "builtins" else kind.__qualname__
+
+
+def get_default_device() -> device:
+    """Always the CPU."""
+    return CPU
+
+
+def set_flush_denormal(mode: bool) -> bool:
+    """Denormal numbers are never flushed: False says that the mode isn't supported."""
+    return False

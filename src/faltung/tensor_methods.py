@@ -25,6 +25,7 @@ from faltung.ops import (
     join,
     masks,
     matmul,
+    metadata,
     order,
     powers,
     random,
@@ -84,6 +85,10 @@ _SAME: dict[Any, str] = {
     ),
     gather: (
         "gather scatter scatter_add take_along_dim index_select index_add index_copy index_fill take put"
+    ),
+    metadata: (
+        "squeeze_ unsqueeze_ transpose_ swapaxes_ swapdims_ t_ as_strided_ resize_ resize_as_ set_ fill_diagonal_ "
+        "apply_ storage_offset get_device is_pinned is_shared is_set_to dim_order untyped_storage"
     ),
     order: (
         "amax amin aminmax argmax argmin max min argsort sort msort topk kthvalue median nanmedian mode"
