@@ -13,9 +13,12 @@ _SPILL = re.compile(r"[xyz]mm\d+.*\(%rsp\)|\(%rsp\).*[xyz]mm\d+|q\d+.*\[sp")
 
 
 def hot_loop(kernel: Kernel, chip: str) -> str:
-    """The basic block with the most multiply-adds of full vectors, as compiled for one of `CHIPS`."""
+    """The basic block with the most multiply-adds of full vectors, as compiled for one of `CHIPS`.
+
+    Of blocks with equally many (a kernel's edges may be computed by masked twins), the one that spills least.
+    """
     text = jit.assembly(kernel.ir(CHIPS[chip]), CHIPS[chip])
-    return max(re.split(r"\n\.?L\w+:|\n\.L", text), key=lambda block: multiply_adds(block, chip))
+    return max(re.split(r"\n\.?L\w+:|\n\.L", text), key=lambda block: (multiply_adds(block, chip), -spills(block)))
 
 
 def multiply_adds(block: str, chip: str) -> int:

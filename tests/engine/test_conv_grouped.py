@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faltung.engine import target
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernels import conv_grouped, conv_grouped_weights
+from tests.engine import assembly
 from tests.engine import grouped_checks as checks
 from tests.engine.grouped_checks import Case
 
@@ -142,19 +142,9 @@ def test_refusals():
     assert conv_grouped.refuse_forward(fits, f32, f32, f32) is None
 
 
-CHIPS = [
-    (target.AVX512, "vfmadd", "zmm", "(%rsp)"),
-    (target.AVX2, "vfmadd", "ymm", "(%rsp)"),
-    (target.NEON, "fmla", "v0.4s", "[sp"),
-]
-
-
 @pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3], CASES[5]], ids=str)
-@pytest.mark.parametrize("chip, mnemonic, register, stack", CHIPS, ids=["avx512", "avx2", "neon"])
-def test_hot_loops_stay_in_registers(case, chip, mnemonic, register, stack):
+@pytest.mark.parametrize("chip", assembly.CHIPS)
+def test_hot_loops_stay_in_registers(case, chip):
     wide = Case("wide", (*case.input[:2], 56, 56), case.weight, case.groups, SAME)
-    for name, kernel in checks.kernels(wide, chip).items():
-        block = checks.hot_block(kernel, chip, mnemonic)
-        assert block.count(mnemonic) >= 12, name
-        assert register in block or chip is target.NEON, name
-        assert block.count(stack) <= block.count(mnemonic) // 20, f"{name} spills:\n{block}"
+    for kernel in checks.kernels(wide, assembly.CHIPS[chip]).values():
+        assembly.assert_stays_in_registers(kernel, chip, 12)

@@ -186,26 +186,38 @@ class _Block:
         e = self.e
         if self.bias is None:
             return [e.zero()] * self.s.vectors
-        masks = [e.mask(self.columns - column - v * e.lanes, e.lanes) for v in range(self.s.vectors)]
+        masks = self._masks(column)
         return [self.bias.at(column + v * e.lanes).load_masked(mask, e.lanes) for v, mask in enumerate(masks)]
 
     def tile(self, b: Ptr, b_step: IntLike, row: Int, column: Int, count: Int, first: Any) -> None:
         """One register tile over one k block."""
-        e, s = self.e, self.s
-        masks: list[Any] | None = None
-        if not s.pack_b:
-            masks = [e.mask(self.columns - column - v * e.lanes, e.lanes) for v in range(s.vectors)]
-        a = self.packed_a.at(row * s.pitch)
-        sums = [e.zero()] * (s.rows * s.vectors)
+        if self.s.pack_b:
+            self._finish(self._sum(b, b_step, row, count, None), row, column, first)
+            return
+        with self.e.either(column + self.width <= self.columns) as (whole, part):
+            with whole:
+                self._finish(self._sum(b, b_step, row, count, None), row, column, first)
+            with part:
+                self._finish(self._sum(b, b_step, row, count, self._masks(column)), row, column, first)
+
+    def _masks(self, column: Int) -> list[Any]:
+        """Which lanes of the panel at `column` are columns of C."""
+        e = self.e
+        return [e.mask(self.columns - column - v * e.lanes, e.lanes) for v in range(self.s.vectors)]
+
+    def _sum(self, b: Ptr, b_step: IntLike, row: Int, count: Int, masks: list[Any] | None) -> list[Vec]:
+        s = self.s
+        a, sums = self.packed_a.at(row * s.pitch), [self.e.zero()] * (s.rows * s.vectors)
         main = count - count % s.unroll
         a, b, sums = self._rounds(a, b, b_step, main, sums, s.unroll, masks)
-        _, _, sums = self._rounds(a, b, b_step, count - main, sums, 1, masks)
-        with e.either(first) as (yes, no):
+        return self._rounds(a, b, b_step, count - main, sums, 1, masks)[2]
+
+    def _finish(self, sums: list[Vec], row: Int, column: Int, first: Any) -> None:
+        with self.e.either(first) as (yes, no):
             with yes:
                 begin = self.begin_sums(column)
-                self.store(
-                    [value + begin[i % s.vectors] for i, value in enumerate(sums)] if s.bias else sums, row, column
-                )
+                values = [value + begin[i % self.s.vectors] for i, value in enumerate(sums)] if self.s.bias else sums
+                self.store(values, row, column)
             with no:
                 self.store(sums, row, column, add=True)
 
@@ -244,7 +256,7 @@ class _Block:
                         target, value = place.at(self.c_row * r + v * e.lanes), sums[r * s.vectors + v]
                         target.store(target.load(e.lanes) + value if add else value)
             with no:
-                masks = [e.mask(self.columns - column - v * e.lanes, e.lanes) for v in range(s.vectors)]
+                masks = self._masks(column)
                 for r in range(s.rows):
                     with e.when(row + r < self.rows):
                         for v, mask in enumerate(masks):
