@@ -41,6 +41,7 @@ FIELDS = (
     "out_channels channels taps_d taps_h stride_d stride_h stride_w dil_d dil_h before_d before_h before_w "
     "in_h in_w out_d out_h out_w y_n y_d y_h y_w x_n x_d x_h x_w line_floats panel_floats"
 )
+_APART = 6  # pixels between consecutive additions to a line: three channels of them are more than a vector
 _SCATTER_COST = 1.3  # a multiply-add here against one of the gather form, both measured at the document's first layer
 
 
@@ -245,7 +246,8 @@ def _tile(k: _Chunk, row: Ptr, panel: Ptr, line: Ptr, ow: Int, columns: int, vec
     pixels = Row.of(row.at(ow * k.y_w), k.y_w, columns)
     accs, _ = accumulate(e, [pixels], panel, k.out_channels, accs, vectors, s.unroll, s.exact, panel_vectors=s.vectors)
     step = k.stride_w * k.channels
-    for p in range(columns):
+    # neighbours overlap in the line: far apart in time, a sum need not wait for the store of the one before
+    for p in sorted(range(columns), key=lambda p: (p % _APART, p)):
         for v in range(vectors):
             at = line.at((ow + p) * step + v * e.lanes)
             at.store(at.load(e.lanes) + accs[p * vectors + v])
