@@ -29,7 +29,7 @@ def guarded(shape: tuple[int, ...], dtype: type = np.float32, at_end: bool = Tru
         _forbid(page)
     offset = PAGE + (inside - size if at_end else 0)
     array = np.frombuffer(whole, kind, prod(shape), offset).reshape(shape)
-    array[...] = np.nan if kind.kind == "f" else kind.kind == "b" or np.iinfo(kind).max
+    array[...] = np.nan if kind.kind == "f" else kind.kind == "b" or np.iinfo(kind.name).max
     return array
 
 
