@@ -20,7 +20,7 @@ PAGE = mmap.PAGESIZE
 
 def guarded(shape: tuple[int, ...], dtype: type = np.float32, at_end: bool = True) -> np.ndarray:
     """An array of NaN (or of the largest integer) whose last byte, or else first, adjoins an unmapped page."""
-    kind = np.dtype(dtype)
+    kind: np.dtype[Any] = np.dtype(dtype)
     size = prod(shape) * kind.itemsize
     inside = -(-size // PAGE) * PAGE
     whole = mmap.mmap(-1, inside + 2 * PAGE)
