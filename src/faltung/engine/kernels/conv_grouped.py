@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from faltung.engine import memory, team
+from faltung.engine import layout, memory, team
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
@@ -193,9 +193,7 @@ def readable(x: np.ndarray) -> tuple[np.ndarray, bool]:
     channels_last = x.strides[1] == 4 or x.shape[1] == 1
     if (channels_last or x.strides[-1] == 4) and x.flags.aligned:
         return x, not channels_last
-    copy = memory.empty_channels_last(x.shape)
-    copy[...] = x
-    return copy, False
+    return layout.channels_last(x), False
 
 
 def thread_scratch(floats: int) -> tuple[np.ndarray, int]:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from faltung.engine import memory
+from faltung.engine import layout, memory
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import gemm_dot, gemm_tile
 from faltung.engine.kernels.conv_grouped import thread_scratch
@@ -122,7 +122,7 @@ def _empty_sums(shape: tuple[int, ...], bias: np.ndarray | None) -> np.ndarray:
 
 def _adjacent(x: np.ndarray) -> np.ndarray:
     """x where its rows or columns have adjacent elements, else a copy."""
-    return x if _is_readable(x.shape, x.strides) and not address(x) & 3 else np.ascontiguousarray(x)
+    return x if _is_readable(x.shape, x.strides) and not address(x) & 3 else layout.contiguous(x)
 
 
 def _is_readable(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
