@@ -8,7 +8,7 @@ At = V_m transposed, G = V_r, and Bt = inverse of V_(m+r-1), transposed. Rows of
 G takes back.
 
 The points decide the rounding error. Measured with F(4, 3) on 3x3 layers of 64 to 256 standard normal channels, largest
-error over the largest result: see `tests/engine/test_conv_winograd.py`, which states and checks it.
+error over the largest result: see `tests/engine/test_conv_dense.py`, which states and checks it.
 """
 
 from __future__ import annotations
