@@ -39,6 +39,7 @@ from faltung.ops import (
     unary,
 )
 from faltung.ops import random as random_tensors
+from faltung.ops.keywords import numpy_names
 from faltung.ops.write import inplace, with_out
 
 _FUNCTIONS: dict[Any, str] = {
@@ -143,9 +144,9 @@ def functions() -> dict[str, Callable[..., Any]]:
     for module, names in _FUNCTIONS.items():
         with_result, _, plain = names.partition("|")
         for name in with_result.split():
-            found[name] = with_out(getattr(module, name))
+            found[name] = with_out(numpy_names(getattr(module, name)))
         for name in plain.split():
-            found[name] = getattr(module, name)
+            found[name] = numpy_names(getattr(module, name)) if module is not random else getattr(module, name)
     for module, pairs in _ALIASES.items():
         for name, _, original in (pair.partition("=") for pair in pairs.split()):
             found[name] = found.get(original) or with_out(getattr(module, original))

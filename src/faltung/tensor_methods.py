@@ -41,6 +41,7 @@ from faltung.ops import (
     unary,
 )
 from faltung.ops.dims import wrap_dim
+from faltung.ops.keywords import numpy_names
 from faltung.ops.promotion import is_number
 from faltung.ops.write import inplace
 from faltung.tensor import Tensor
@@ -366,7 +367,7 @@ def bind() -> None:
     """Put everything on Tensor; called once, when the library is imported."""
     for module, names in _SAME.items():
         for name in names.split():
-            setattr(Tensor, name, getattr(module, name))
+            setattr(Tensor, name, numpy_names(getattr(module, name)))
     for module, names in _INPLACE.items():
         for name in names.split():
             setattr(Tensor, name + "_", inplace(getattr(module, name), name + "_"))
@@ -376,7 +377,7 @@ def bind() -> None:
             if hasattr(Tensor, original + "_") and not name.startswith("_"):
                 setattr(Tensor, name + "_", getattr(Tensor, original + "_"))
     for name, function in (_METHODS | _PROTOCOL).items():
-        setattr(Tensor, name, function)
+        setattr(Tensor, name, numpy_names(function))
     for name, function in _OPERATORS.items():
         setattr(Tensor, f"__{name}__", _forward_operator(function))
         if name not in _UNREFLECTED:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faltung import engine
+from faltung.autograd.anomaly import check_gradients, report_origin
 from faltung.autograd.graph import Node
 from faltung.autograd.modes import modes
 from faltung.engine import layout, memory
@@ -158,7 +159,7 @@ class _Walk:
         """Run one node and hand its gradients on."""
         if node.pre_hooks:
             buffer = _run_pre_hooks(node, buffer)
-        found = node.run(buffer)
+        found = node.run(buffer) if not modes.anomaly else _run_watched(node, buffer)
         edges = node.edges
         if len(found) != len(edges):
             raise RuntimeError(
@@ -287,6 +288,18 @@ def own_gradient(slot: list[Any]) -> Tensor:
             return found
     copied: Tensor = wrap(layout.copied(slot[1]._data, layout.order_of(like)))
     return copied
+
+
+def _run_watched(node: Node, buffer: list[Any]) -> tuple[Any, ...]:
+    """Run a node under anomaly detection."""
+    try:
+        found = node.run(buffer)
+    except Exception:
+        report_origin(node)
+        raise
+    if modes.anomaly == "nan":
+        check_gradients(node, found)
+    return found
 
 
 def run_tensor_hooks(hooks: Any, grad: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from faltung.autograd.anomaly import note_origin
 from faltung.autograd.graph import Edge, Node, Op, SavedTensor, gradient_edge, next_sequence
 from faltung.autograd.modes import modes
+from faltung.autograd.saved_hooks import pack_saved
 
 __all__ = ["Function", "once_differentiable"]
 
@@ -154,6 +156,8 @@ def _record(
     context: FunctionContext, args: tuple[Any, ...], outputs: tuple[Any, ...], edges: list[Any], versions: list[Any]
 ) -> tuple[Any, ...]:
     context.sequence = next_sequence()
+    if modes.anomaly:
+        note_origin(context)
     context.edges = tuple(edges)
     inputs = {id(arg) for arg in args if hasattr(arg, "_data")}
     dirty = {id(tensor) for tensor in context._dirty}
@@ -208,7 +212,7 @@ def _pack(context: FunctionContext, replaced: dict[int, Any]) -> None:
             packed.append(SavedTensor(None, target._data, target._storage, target._output_nr))
         else:
             packed.append(SavedTensor(tensor, None, tensor._storage, 0))
-    context.packed = packed
+    context.packed = pack_saved(packed, context) if modes.saved_hooks else packed
     context._to_save = ()
 
 

@@ -296,3 +296,12 @@ class AccumulateGrad:
             return found if found is None else found[0]
 
         return self.variable.register_hook(on_tensor)
+
+
+def __getattr__(name: str) -> Any:
+    """`saved_tensors_hooks` and its like, which PyTorch keeps in this module."""
+    from faltung.autograd import saved_hooks
+
+    if name in saved_hooks.__all__:
+        return getattr(saved_hooks, name)
+    raise AttributeError(f"module 'faltung.autograd.graph' has no attribute {name!r}")

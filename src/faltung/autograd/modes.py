@@ -21,6 +21,8 @@ __all__ = [
 class _Modes(threading.local):
     grad: bool = True  # operations record themselves on the tape
     inference: bool = False  # new tensors are inference tensors
+    anomaly: str = ""  # "trace": nodes remember where they were made; "nan": and nan in a gradient is an error
+    saved_hooks: tuple[Any, ...] = ()  # (pack, unpack) pairs, the innermost last
 
 
 modes = _Modes()

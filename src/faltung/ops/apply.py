@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from faltung.autograd.anomaly import note_origin
 from faltung.autograd.graph import Edge, Node, Op, SavedTensor, gradient_edge, next_sequence
 from faltung.autograd.modes import modes
+from faltung.autograd.saved_hooks import pack_saved
 from faltung.dtypes import OF_NUMPY, can_cast
 from faltung.tensor import Tensor, ViewOf
 
@@ -83,6 +85,8 @@ def _as_view(op: type[Op], source: Tensor, array: Any, attributes: dict[str, Any
 def _record(node: Node, tensors: tuple[Any, ...], results: tuple[Tensor, ...]) -> None:
     """Put the node on the tape: edges to the inputs, saved tensors, and the results' grad_fn."""
     node.sequence = next_sequence()
+    if modes.anomaly:
+        note_origin(node)
     needs = node.needs_input_grad
     node.edges = tuple([gradient_edge(t) if need else None for t, need in zip(tensors, needs)])
     if node.kept_inputs or node.kept_outputs:
@@ -115,7 +119,7 @@ def _save(node: Node, tensors: tuple[Any, ...], results: tuple[Tensor, ...]) -> 
     for position in node.kept_outputs:
         result = results[position]
         packed.append(SavedTensor(None, result._data, result._storage, position))
-    node.packed = packed
+    node.packed = pack_saved(packed, node) if modes.saved_hooks else packed
 
 
 def _refresh(view: Tensor) -> None:
