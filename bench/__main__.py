@@ -15,11 +15,12 @@ from typing import Any
 
 from bench import conv, networks, processes, report, roofline
 from bench.frameworks import Framework, load
-from bench.peak import Bandwidth, Peak
+from bench.peak import Bandwidth, Peak, share_taken_by_others
 from bench.timing import contest
 
 ROWS: tuple[Any, ...] = (*conv.ROWS, *networks.ROWS)
 PEAK = "FMA peak"
+BUSY = 0.05  # of the cores used by others: from here on a run is no measurement
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -95,12 +96,16 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{platform.machine()}, {threads} threads, FMA peak {peak_gflops:.0f} GFLOP/s (share: against the same rounds)"
     )
+    taken = share_taken_by_others(peak, threads)
     print("\n" + report.header([framework.name for framework in frameworks[1:]]))
     results = []
     for case in cases:
         results.append(measure(case, frameworks, peak, options.seconds, 3 if options.quick else None))
         print(report.line(results[-1]), flush=True)
     print("\n" + "\n".join(report.summary(results)))
+    taken = max(taken, share_taken_by_others(peak, threads))
+    if taken > BUSY:
+        print(f"Others used {taken:.0%} of these cores: the times above say little.")
     more = {} if options.quick or options.rows or options.modes else print_processes(frameworks, threads)
     if options.picture:
         options.picture.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +114,12 @@ def main(arguments: list[str] | None = None) -> int:
         roofline.draw(results, peak_gflops, rate / 1e9, options.picture)
         print(f"\n{options.picture}: against memory at {rate / 1e9:.0f} GB/s")
     if options.json:
-        head = {"machine": platform.machine(), "threads": threads, "peak_gflops": peak_gflops}
+        head = {
+            "machine": platform.machine(),
+            "threads": threads,
+            "peak_gflops": peak_gflops,
+            "share_taken_by_others": taken,
+        }
         options.json.write_text(json.dumps(head | {"rows": [r.as_dict() for r in results]} | more, indent=1) + "\n")
     return 0
 

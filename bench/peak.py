@@ -8,6 +8,8 @@ n covers latency times issue width of any current core and leaves registers for 
 at which the core starts FMAs.
 """
 
+import time
+
 import numpy as np
 
 from faltung.engine.emit import Emitter
@@ -30,6 +32,14 @@ class Peak:
 
     def __call__(self) -> None:
         self.kernel.launch(self.chunks, ROUNDS, address(self.numbers))
+
+
+def share_taken_by_others(peak: Peak, threads: int, seconds: float = 0.3) -> float:
+    """How much of the cores others use while the FMA loop wants them whole: 0 on a quiet machine."""
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
+    while time.perf_counter() - start_s < seconds:
+        peak()
+    return max(0.0, 1 - (time.process_time() - start_cpu_s) / ((time.perf_counter() - start_s) * threads))
 
 
 def emit(e: Emitter, accumulators: int) -> None:
