@@ -248,3 +248,19 @@ def test_gradient_penalty() -> None:
     ((g.norm() - 1) ** 2).backward()
     assert w.grad is not None
     assert t.isfinite(w.grad).all()
+
+
+def test_in_place_with_an_operand_in_the_same_memory() -> None:
+    """Backward needs the operand's values from before the write."""
+    x = t.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    y = x * 2
+    y.mul_(y)
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [8, 16, 24]
+    x.grad = None
+    y = x * 2
+    y[:2].mul_(y[1:])  # 4 x0 x1, 4 x1 x2, 2 x2
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.tolist() == [8, 16, 10]

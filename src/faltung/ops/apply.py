@@ -274,8 +274,13 @@ def _write_recorded(
         _silently_inplace(op, node, arrays, attributes)
     else:
         result = _silently(op, node, arrays, attributes)
-        if 0 in node.kept_inputs:
-            tensors = (_before_write(target), *tensors[1:])
+        # what backward needs of the memory that is written here, be it the target or an operand that shares it
+        tensors = tuple(
+            [
+                _before_write(t) if t is not None and i in node.kept_inputs and t._storage is target._storage else t
+                for i, t in enumerate(tensors)
+            ]
+        )
         _assign(op, target._data, result)
     target._storage.bump()
     node.sequence = next_sequence()
@@ -286,12 +291,12 @@ def _write_recorded(
     _rebase(target, node)
 
 
-def _before_write(target: Tensor) -> Tensor:
-    """The target's old values with its old history, for operations that need them in backward."""
-    old = _wrap(target._data.copy(order="K"))
-    old._requires_grad = target._requires_grad
-    old._grad_fn = target._grad_fn
-    old._output_nr = target._output_nr
+def _before_write(tensor: Tensor) -> Tensor:
+    """A tensor's old values with its old history, for operations that need them in backward."""
+    old = _wrap(tensor._data.copy(order="K"))
+    old._requires_grad = tensor._requires_grad
+    old._grad_fn = tensor._grad_fn
+    old._output_nr = tensor._output_nr
     return old
 
 
