@@ -10,7 +10,7 @@
             for tap row (kd, kh), tap kw:                 # kw and channels are one run where they lie together
               for channel c in the run:                   # microkernel
                 acc[pixel][vector] += x[pixel][c] * panel[c][vector]
-            epilogue, store
+            store
 
 Registers: rows * columns * vectors accumulators, `vectors` of the panel, one broadcast. Letters: N batch, I and O
 channels of one group, D H W spatial; D and H are 1 where the convolution has fewer dimensions.
@@ -55,7 +55,6 @@ class Schedule:
     tail_vectors: int  # vectors of the last channel block, 0 if it is full
     masked: bool  # the last vector of the last block is partial
     stream: bool  # results go past the caches
-    epilogue: str = ""  # "", "relu", "relu6"
     accumulate: bool = False  # channels are blocked: partial sums wait in y
     planes: int = 0  # channels of an input that keeps each in a plane, interleaved on the way to scratch
 
@@ -212,8 +211,6 @@ def _tile(
             for v in range(vectors):
                 accs.append(_first_value(k, place(row, column), bias, begun, v, mask if v == vectors - 1 else None))
     accs = _taps(k, rows, columns, oh, ow, panel, accs, vectors, start, size)
-    if s.epilogue and not s.accumulate:
-        accs = [_activate(e, s.epilogue, acc) for acc in accs]
     i = 0
     for row in range(rows):
         for column in range(columns):
@@ -289,8 +286,3 @@ def _run(
         k.e, tile_rows, state[0], count, state[1:], vectors, s.unroll, s.exact, panel_vectors=s.vectors
     )
     return [panel, *accs]
-
-
-def _activate(e: Emitter, name: str, acc: Vec) -> Vec:
-    acc = e.maximum(acc, e.zero())
-    return e.minimum(acc, e.constant(6.0, e.lanes)) if name == "relu6" else acc

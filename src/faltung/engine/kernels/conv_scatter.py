@@ -52,7 +52,6 @@ class Schedule:
     columns: int
     vectors: int
     narrow: bool
-    single: bool
     tail_vectors: int  # vectors of the last block, 0 if it is full
     unroll: int
     exact: bool
@@ -132,7 +131,7 @@ def plan_for(geometry: ConvGeometry, threads: int, target: Target) -> Plan:
     extent = (geometry.input[-1] + max(0, geometry.padding[-1][0])) * channels
     return Plan(
         Schedule(
-            columns, vectors, width % columns != 0, False, needed % vectors, 4, outs % 4 == 0
+            columns, vectors, width % columns != 0, needed % vectors, 4, outs % 4 == 0
         ),
         -(-needed // vectors),
         rows,

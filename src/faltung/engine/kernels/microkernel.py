@@ -10,21 +10,12 @@ Registers: pixels * vectors accumulators + `vectors` for the panel + 1 for the b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.target import Target
 
 PIXELS_PER_BASE = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """Pixels by vectors, held in registers."""
-
-    pixels: int
-    vectors: int
 
 
 @lru_cache(maxsize=64)
