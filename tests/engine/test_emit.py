@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from faltung.engine import jit
 from faltung.engine.emit import Emitter, Int, Vec, f32, f64, i8, i64
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
@@ -14,6 +15,12 @@ from tests.engine.guard import guarded
 
 LANES = host().lanes
 _kernels = 0
+
+
+@pytest.fixture(autouse=True)
+def _never_from_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache knows the engine's source, not that of these kernels."""
+    monkeypatch.setattr(jit, "_folder", lambda: None)
 
 
 def run(body: Callable[[Emitter], None], fields: str, *values: int, chunks: int = 1) -> None:
