@@ -89,7 +89,8 @@ def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int
         total = max(product, u_bytes / 8) if u_bytes <= target.l3_bytes / 2 else product + u_bytes / 3
         total += 8.0 * tiles * size * c / lanes + 4000
         if not weights_are_kept:
-            total += u_bytes / 3.2
+            # U that fills the shared cache pushes the call's other arrays out of it
+            total = (total + u_bytes / 3.2) * (1.3 if u_bytes > target.l3_bytes / 4 else 1.0)
         if total < best:
             best, choice = total, m
     return choice
