@@ -19,10 +19,9 @@ from functools import lru_cache
 import numpy as np
 
 from faltung.engine.geometry import ConvGeometry
+from faltung.engine.kernels.conv_problem import Sizes, three
 from faltung.engine.kernels.group_rows import Lanes
 from faltung.engine.target import Target
-
-Sizes = tuple[int, int, int]
 
 MOST_TAPS = 7  # taps of a kernel row that are unrolled together
 MOST_SCATTERED_TAPS = 16  # a scattering kernel unrolls the whole row
@@ -94,11 +93,6 @@ class Pass:
     before: Sizes
     scatter: bool
     flip: bool
-
-
-def three(sizes: tuple[int, ...], fill: int = 1) -> Sizes:
-    """Sizes with missing leading dimensions filled in."""
-    return (fill,) * (3 - len(sizes)) + tuple(sizes)  # type: ignore[return-value]
 
 
 def forward_pass(g: ConvGeometry) -> Pass:
