@@ -2,7 +2,9 @@
 
 import gc
 import os
+import sys
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +83,24 @@ def test_trim_and_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     array = memory.empty((4 * LARGE,))
     del array
     assert memory.free_bytes() == 0
+
+
+def test_an_interrupt_while_arrays_die_is_not_lost() -> None:
+    """No Python code runs when a block's last array dies: what it raised there would be printed and forgotten."""
+    called = []
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        if event == "call":
+            called.append(frame.f_code.co_name)
+
+    array = memory.empty((LARGE,))
+    before = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        del array
+    finally:
+        sys.setprofile(before)
+    assert called == []
 
 
 def test_impossible_sizes() -> None:

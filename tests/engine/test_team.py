@@ -172,6 +172,8 @@ def test_an_interrupt_leaves_the_engine_usable() -> None:
         print("done", flush=True)
     """
     process = subprocess.Popen(_script(body), stdout=subprocess.PIPE, text=True)
+    watchdog = threading.Timer(120, process.kill)  # an interrupt that got lost must fail, not hang
+    watchdog.start()
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     for _ in range(5):
@@ -181,6 +183,7 @@ def test_an_interrupt_leaves_the_engine_usable() -> None:
     assert process.stdout.readline() == "done\n"
     process.stdout.close()
     assert process.wait(60) == 0
+    watchdog.cancel()
 
 
 def test_idle_threads_use_no_cpu() -> None:

@@ -1,8 +1,8 @@
 """The buffer pool: large results reuse freed blocks instead of faulting in fresh pages.
 
-Arrays of at least `POOLED_BYTES` take blocks mapped from the system in huge pages where it grants them; blocks go back
-to the pool when the last array over them dies. The pool keeps at most `KEEP_FRACTION` of the machine's memory in free
-blocks.
+Arrays of at least `POOLED_BYTES` take blocks mapped from the system in huge pages where it grants them; when the last
+array over a block dies, the pool finds it at its next turn. It keeps at most `KEEP_FRACTION` of the machine's memory in
+free blocks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import math
 import mmap
 import os
 import threading
+import weakref
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ POOLED_BYTES = 1 << 16
 KEEP_FRACTION = 0.25
 _HUGE_PAGE = 2 << 20
 
-_lock = threading.RLock()  # a collection inside may free a lease of the same thread
+_lock = threading.RLock()  # a signal handler may allocate while the pool is at work
 _free: dict[int, list[_Block]] = {}
 _free_bytes = 0
 # a shared mapping, which is mmap's default, would let a forked child write into its parent's tensors
@@ -52,16 +54,21 @@ def _map_blocks(size: int) -> list[_Block]:
 
 
 class _Lease(np.ndarray):
-    """What an array over a block holds on to, as its base: the block returns to the pool when the lease dies.
+    """What an array over a block holds on to, as its base: the block is free again when the lease dies.
 
     Its own base is the mapping, not an array: NumPy would make a chain of plain arrays short and drop the lease.
     """
 
-    _block: _Block | None = None  # None in views of a lease, which hold on to it in their turn
 
-    def __del__(self) -> None:
-        if self._block is not None:
-            _give_back(self._block)
+class _Ticket(weakref.ref[_Lease]):
+    """Told of a lease's death. The callback is a built-in: Python code would swallow a Ctrl-C that meets it there."""
+
+    __slots__ = ("block",)
+    block: _Block
+
+
+_leased: dict[int, _Ticket] = {}  # by the block's identity: a weak reference that nobody holds tells nobody
+_returned: deque[_Ticket] = deque()  # of leases that died
 
 
 def is_lease(array: Any) -> bool:
@@ -77,7 +84,9 @@ def empty(shape: tuple[int, ...], dtype: Any = np.float32, strides: tuple[int, .
         return np.empty(shape, kind) if strides is None else np.ndarray(shape, kind, strides=strides)
     block = _take(_round_up(size_bytes))
     lease = _Lease((block.size,), np.uint8, block.pages, block.start)
-    lease._block = block
+    ticket = _Ticket(lease, _returned.append)
+    ticket.block = block
+    _leased[id(block)] = ticket
     return np.ndarray(shape, kind, lease, 0, strides)
 
 
@@ -117,18 +126,22 @@ def trim() -> None:
     """Give every free block back to the system."""
     global _free_bytes
     with _lock:
+        _collect()
         _free.clear()
         _free_bytes = 0
 
 
 def free_bytes() -> int:
     """Bytes in free blocks."""
+    with _lock:
+        _collect()
     return _free_bytes
 
 
 def _take(size: int) -> _Block:
     global _free_bytes
     with _lock:
+        _collect()
         blocks = _free.get(size)
         if blocks:
             _free_bytes -= size
@@ -141,17 +154,26 @@ def _take(size: int) -> _Block:
             blocks = _map_blocks(size)
         except (OSError, ValueError, OverflowError) as error:
             raise MemoryError(f"cannot allocate {size} bytes for a result: {error}") from None
-    for spare in blocks[1:]:
-        _give_back(spare)
+    with _lock:
+        for spare in blocks[1:]:
+            _keep(spare)
     return blocks[0]
 
 
-def _give_back(block: _Block) -> None:
+def _collect() -> None:
+    """Take back the blocks of leases that died since the last turn."""
+    while _returned:
+        block = _returned.popleft().block
+        del _leased[id(block)]
+        _keep(block)
+
+
+def _keep(block: _Block) -> None:
+    """Put a free block where `_take` finds it, unless the pool is full."""
     global _free_bytes
-    with _lock:
-        if _free_bytes + block.size <= _keep_limit():
-            _free.setdefault(block.size, []).append(block)
-            _free_bytes += block.size
+    if _free_bytes + block.size <= _keep_limit():
+        _free.setdefault(block.size, []).append(block)
+        _free_bytes += block.size
 
 
 def _round_up(size: int) -> int:
