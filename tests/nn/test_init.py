@@ -178,4 +178,8 @@ def test_warnings() -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_stored_numbers_are_current(stored: Any, name: str) -> None:
     torch = pytest.importorskip("torch")
-    np.testing.assert_array_equal(draw(torch, torch.nn.init, name).numpy(), stored[name])
+    got = draw(torch, torch.nn.init, name).numpy()
+    if name.startswith("orthogonal"):  # LAPACK's rounding depends on the chip
+        np.testing.assert_allclose(got, stored[name], rtol=2e-6, atol=3e-7)
+    else:
+        np.testing.assert_array_equal(got, stored[name])
