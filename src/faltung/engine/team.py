@@ -1,15 +1,16 @@
 """The thread team: Python threads that stay in generated code and compute chunks of a region together.
 
-A region is a kernel and a number of chunks. The caller publishes it, takes chunks from an atomic counter like everybody
-else, and returns when all are done. Which thread computes a chunk never changes its bits. Workers spin for a bounded
-time
-between regions, then sleep on a condition variable. One region runs at a time: a second caller, and every caller after
-a fork until the child builds a team of its own, computes its chunks alone.
+A region is a kernel and a number of chunks. The caller publishes it, takes part like everybody else, and returns when
+all are done. Every thread begins with an equal stretch of the chunks, so that what one layer leaves in a core's cache
+is where the next layer looks for it; a thread that is done takes from the stretches of the others, so that nobody waits
+for a slow core. All taking is by atomic counters. Which thread computes a chunk never changes its bits. Workers spin
+for a bounded time between regions, then sleep on a condition variable. One region runs at a time: a second caller, and
+every caller after a fork until the child builds a team of its own, computes its chunks alone.
 
     state (64-bit words, hot ones on cache lines of their own)
       EPOCH    counts regions; a worker that sees it change looks for work
       OPEN     1 while a region hands out chunks
-      NEXT     the next chunk to hand out
+      NEXT     the next chunk to hand out of each thread's stretch
       INSIDE   workers that may be reading the region's description
       ASLEEP   workers on the condition variable
       BUSY     1 while a caller owns the team
@@ -21,6 +22,8 @@ import ctypes
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -32,8 +35,9 @@ from faltung.engine.flags import flags
 from faltung.engine.memory import address, aligned_bytes
 from faltung.engine.target import host, usable_cores
 
-EPOCH, OPEN, NEXT, INSIDE, ASLEEP, STOP, BUSY = 0, 8, 16, 24, 32, 40, 41
-FUNCTION, ARGUMENTS, CHUNKS, MUTEX, CONDITION, WORDS = 48, 49, 50, 64, 96, 128
+EPOCH, OPEN, INSIDE, ASLEEP, STOP, BUSY = 0, 8, 24, 32, 40, 41
+FUNCTION, ARGUMENTS, CHUNKS, SIZE, MUTEX, CONDITION, NEXT = 48, 49, 50, 51, 64, 96, 128
+NEXT_STEP = 16  # words from thread to thread: two cache lines, which some chips fetch as one
 
 SPIN_ROUNDS = 20_000  # pauses before a worker sleeps: some 100 to 300 microseconds
 WAIT_ROUNDS = 2_000  # pauses of a finished caller before it yields the core to a worker that was taken off it
@@ -88,13 +92,13 @@ class _Team:
     """The state of a team and its worker threads."""
 
     def __init__(self, size: int) -> None:
-        memory = aligned_bytes(WORDS * 8)
+        memory = aligned_bytes((NEXT + size * NEXT_STEP) * 8)
         memory[:] = 0
         _states.append(memory)
         self.size = size
         self.address = address(memory)
         self.run, _, worker, initialise, self._stop = _entry()
-        initialise(self.address)
+        initialise(self.address, size)
         for index in range(1, size):
             threading.Thread(target=worker, args=(self.address, index), name=f"faltung-{index}", daemon=True).start()
 
@@ -130,7 +134,7 @@ def _entry() -> tuple[Any, ...]:
             "run": (word, word, block, word),
             "alone": (word, block, word),
             "worker": (word, word),
-            "initialise": (word,),
+            "initialise": (word, word),
             "stop": (word,),
         }
         _functions = tuple(
@@ -161,17 +165,39 @@ class _Words:
         self.ir = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.state = self.ir.inttoptr(self.function.args[0], i64.as_pointer())
 
-    def at(self, word: int) -> Any:
-        return self.ir.gep(self.state, [ir.Constant(i64, word)])
+    def at(self, word: Any) -> Any:
+        return self.ir.gep(self.state, [_const(word)])
 
-    def load(self, word: int) -> Any:
+    def load(self, word: Any) -> Any:
         return self.ir.load_atomic(self.at(word), "seq_cst", 8)
 
-    def store(self, word: int, value: Any) -> None:
+    def store(self, word: Any, value: Any) -> None:
         self.ir.store_atomic(_const(value), self.at(word), "seq_cst", 8)
 
-    def add(self, word: int, amount: int) -> Any:
+    def add(self, word: Any, amount: int) -> Any:
         return self.ir.atomic_rmw("add", self.at(word), _const(amount), "seq_cst")
+
+    def next_of(self, thread: Any) -> Any:
+        """The word that counts through a thread's stretch."""
+        return self.ir.add(self.ir.mul(thread, _const(NEXT_STEP)), _const(NEXT))
+
+    def start_of(self, thread: Any, chunks: Any, size: Any) -> Any:
+        """The first chunk of a thread's stretch."""
+        return self.ir.udiv(self.ir.mul(thread, chunks), size)
+
+    @contextmanager
+    def loop(self, name: str, count: Any) -> Iterator[Any]:
+        """A loop over 0, 1, ... below `count`, at least once."""
+        before, body, end = self.ir.block, self.block(name), self.block(f"{name}_end")
+        self.ir.branch(body)
+        self.ir.position_at_end(body)
+        index = self.ir.phi(i64)
+        index.add_incoming(_const(0), before)
+        yield index
+        following = self.ir.add(index, _const(1))
+        index.add_incoming(following, self.ir.block)
+        self.ir.cbranch(self.ir.icmp_signed("<", following, count), body, end)
+        self.ir.position_at_end(end)
 
     def outside(self, name: str, *arguments: Any) -> Any:
         kinds = [pointer] * len(arguments)
@@ -202,34 +228,35 @@ def _emit_alone(module: Any) -> None:
     """team_alone(function, arguments, chunks): every chunk, in order, as thread 0."""
     w = _Words(module, "team_alone", 3)
     function, arguments, chunks = w.function.args
-    entry, body, end = w.ir.block, w.block("chunk"), w.block("end")
     target, given = w.ir.inttoptr(function, KERNEL.as_pointer()), w.ir.inttoptr(arguments, pointer)
-    w.ir.branch(body)
-    w.ir.position_at_end(body)
-    chunk = w.ir.phi(i64)
-    chunk.add_incoming(_const(0), entry)
-    w.ir.call(target, [given, chunk, _const(0)])
-    following = w.ir.add(chunk, _const(1))
-    chunk.add_incoming(following, body)
-    w.ir.cbranch(w.ir.icmp_signed("<", following, chunks), body, end)
-    w.ir.position_at_end(end)
+    with w.loop("chunk", chunks) as chunk:
+        w.ir.call(target, [given, chunk, _const(0)])
     w.ir.ret_void()
 
 
 def _emit_take(module: Any) -> None:
-    """team_take(state, thread): compute chunks until none is left."""
+    """team_take(state, thread): compute chunks, of the own stretch first, until none is left."""
     w = _Words(module, "team_take", 2)
-    load = [w.ir.load(w.at(word)) for word in (FUNCTION, ARGUMENTS, CHUNKS)]
-    target, given, chunks = w.ir.inttoptr(load[0], KERNEL.as_pointer()), w.ir.inttoptr(load[1], pointer), load[2]
-    look, body, end = w.block("look"), w.block("chunk"), w.block("end")
-    w.ir.branch(look)
-    w.ir.position_at_end(look)
-    chunk = w.add(NEXT, 1)
-    w.ir.cbranch(w.ir.icmp_signed("<", chunk, chunks), body, end)
-    w.ir.position_at_end(body)
-    w.ir.call(target, [given, chunk, w.function.args[1]])
-    w.ir.branch(look)
-    w.ir.position_at_end(end)
+    load = [w.ir.load(w.at(word)) for word in (FUNCTION, ARGUMENTS, CHUNKS, SIZE)]
+    target, given, chunks, size = (
+        w.ir.inttoptr(load[0], KERNEL.as_pointer()),
+        w.ir.inttoptr(load[1], pointer),
+        *load[2:],
+    )
+    thread = w.function.args[1]
+    with w.loop("stretch", size) as step:
+        turn = w.ir.add(thread, step)
+        owner = w.ir.select(w.ir.icmp_signed("<", turn, size), turn, w.ir.sub(turn, size))
+        counter, end = w.next_of(owner), w.start_of(w.ir.add(owner, _const(1)), chunks, size)
+        look, body, done = w.block("look"), w.block("chunk"), w.block("done")
+        w.ir.branch(look)
+        w.ir.position_at_end(look)
+        chunk = w.add(counter, 1)
+        w.ir.cbranch(w.ir.icmp_signed("<", chunk, end), body, done)
+        w.ir.position_at_end(body)
+        w.ir.call(target, [given, chunk, thread])
+        w.ir.branch(look)
+        w.ir.position_at_end(done)
     w.ir.ret_void()
 
 
@@ -245,7 +272,9 @@ def _emit_run(module: Any) -> None:
         w.ir.ret_void()
     for word, value in zip((FUNCTION, ARGUMENTS, CHUNKS), w.function.args[1:], strict=True):
         w.ir.store(value, w.at(word))
-    w.store(NEXT, 0)
+    size = w.ir.load(w.at(SIZE))
+    with w.loop("deal", size) as thread:
+        w.store(w.next_of(thread), w.start_of(thread, w.function.args[3], size))
     w.store(OPEN, 1)
     w.add(EPOCH, 1)
     w.wake()
@@ -336,7 +365,8 @@ def _emit_worker(module: Any) -> None:
 
 
 def _emit_initialise(module: Any) -> None:
-    w = _Words(module, "team_initialise", 1)
+    w = _Words(module, "team_initialise", 2)
+    w.ir.store(w.function.args[1], w.at(SIZE))
     if _has_pthreads():
         nothing = ir.Constant(pointer, None)
         w.outside("pthread_mutex_init", w.at(MUTEX), nothing)
