@@ -13,6 +13,9 @@ from functools import lru_cache
 from pathlib import Path
 
 
+L3_PER_CORE = 16 << 20  # bytes of shared cache that one core can count on, at most
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """One chip, as far as the generators care."""
@@ -110,7 +113,8 @@ def _cache_sizes() -> tuple[int, int, int]:
         scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:])
         if kind != "Instruction" and scale and text[:-1].isdigit():
             sizes[level] = int(text[:-1]) * scale
-    return sizes[1], sizes[2], sizes[3]
+    # a virtual machine is told the shared cache of its whole host
+    return sizes[1], sizes[2], min(sizes[3], L3_PER_CORE * usable_cores())
 
 
 def _flatten(features: dict[str, bool]) -> str:

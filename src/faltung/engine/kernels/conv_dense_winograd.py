@@ -71,22 +71,23 @@ def unfit(geometry: ConvGeometry) -> str | None:
 def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int:
     """m of the fastest F(m, 3) by an estimate in thread-cycles, 0 where direct convolution is faster.
 
-    Measured on a 2-core AVX-512 machine with 32 MiB of L3: direct, 90% of the peak; the product of Winograd 76%; an
-    input vector 8 cycles; U read at 8 bytes a cycle, hidden behind the product, as long as it fits half of the L3, else
-    at 3 in the open; the weight transform writes 3.2 bytes a cycle, which counts where weights are used only once.
+    Measured on 2-core AVX-512 machines (Zen 5, Sapphire Rapids): direct, 90% of the peak; the product of Winograd 76%;
+    an input vector 8 cycles; weights read at 6 bytes a cycle, between a shared cache that has them still and memory, as
+    long as U fits half of that cache, else at 3; the weight transform writes 3.2 bytes a cycle, which counts where
+    weights are used only once.
     """
     lanes = target.lanes
     c, o = problem.channels, problem.out_channels
     _, out_h, out_w = problem.output
     rate = 2.0 * lanes
-    direct = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + 4.0 * 9 * c * o / 8
+    direct = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + 4.0 * 9 * c * o / 6
     best, choice = direct, 0
     for m in (2, 4):
         size = (m + 2) ** 2
         tiles = problem.batch * -(-out_h // m) * -(-out_w // m)
         product = tiles * size * c * o / (0.76 * rate)
         u_bytes = 4.0 * size * c * o
-        total = max(product, u_bytes / 8) if u_bytes <= target.l3_bytes / 2 else product + u_bytes / 3
+        total = product + u_bytes / (6 if u_bytes <= target.l3_bytes / 2 else 3)
         total += 8.0 * tiles * size * c / lanes + 4000
         if not weights_are_kept:
             # U that fills the shared cache pushes the call's other arrays out of it
@@ -191,8 +192,7 @@ def plan_for(problem: Problem, weights_are_kept: bool, threads: int, target: Tar
     most = min(largest_tile(target, vectors), 14)
     room = target.l2_bytes // 2
     per_tile = size * 4 * (problem.channels + vectors * lanes)
-    fitting = max(most, room // per_tile // most * most)
-    tile_block = min(tiles, fitting)
+    tile_block = min(tiles, max(most, room // per_tile))
     # a block count that shares evenly among the threads, as long as blocks stay wide enough for their panels
     while tile_block > 2 * most and -(-tiles // tile_block) * channel_blocks < 4 * threads:
         tile_block = -(-tile_block // 2 // most) * most
@@ -209,7 +209,8 @@ def plan_for(problem: Problem, weights_are_kept: bool, threads: int, target: Tar
         m,
         InputSchedule(m, problem.channels % lanes != 0),
         ProductSchedule(
-            m, register_tiles, vectors, narrow, unroll, exact, needed % vectors, problem.out_channels % lanes != 0
+            m, register_tiles, vectors, narrow, unroll, exact, needed % vectors, problem.out_channels % lanes != 0,
+            4 * tiles <= problem.out_channels,
         ),
         tiles_h, tiles_w, tile_block, per_batch, channel_blocks, tiles_per_chunk,
     )  # fmt: skip

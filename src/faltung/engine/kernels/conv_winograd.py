@@ -70,6 +70,7 @@ class ProductSchedule:
     exact: bool  # channels are a multiple of unroll
     tail_vectors: int
     masked: bool
+    by_block: bool  # chunks run over tile blocks first, so that a thread keeps to its part of U, not to its part of V
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,10 @@ class _Product:
         self.e, self.s, self.f = e, s, winograd(s.outputs)
         for name in PRODUCT_FIELDS.split():
             setattr(self, name, e.field(name))
-        self.block, self.tile_group = e.chunk % self.channel_blocks, e.chunk // self.channel_blocks
+        if s.by_block:
+            self.tile_group, self.block = e.chunk % self.tile_blocks, e.chunk // self.tile_blocks
+        else:
+            self.block, self.tile_group = e.chunk % self.channel_blocks, e.chunk // self.channel_blocks
         self.width = s.vectors * e.lanes
         self.first = self.tile_group * self.tile_block
         self.count = e.smaller(self.tile_block, self.tiles - self.first)
