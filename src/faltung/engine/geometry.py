@@ -8,7 +8,7 @@ Letters: N batch, C channels, I / O in and out channels, G groups, D the number 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -57,6 +57,14 @@ def pool_output_size(size: int, kernel: int, stride: int, dilation: int, padding
     return output
 
 
+def hash_once(record: Any) -> int:
+    """`__hash__` of a frozen record that is the key of many caches: worked out at the first use, kept in `_hash`."""
+    if record._hash is None:
+        values = tuple([getattr(record, part.name) for part in fields(record) if part.compare])
+        object.__setattr__(record, "_hash", hash(values))
+    return record._hash  # type: ignore[no-any-return]
+
+
 @dataclass(frozen=True, slots=True)
 class ConvGeometry:
     """Sizes of one convolution: x (N, I, *input), w (O, I/G, *kernel) -> y (N, O, *output).
@@ -75,6 +83,9 @@ class ConvGeometry:
     stride: Ints
     dilation: Ints
     padding: Pairs  # (before, after) per spatial dimension
+    _hash: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    __hash__ = hash_once
 
     @classmethod
     def of(
@@ -160,6 +171,9 @@ class PoolGeometry:
     dilation: Ints
     padding: Pairs  # (before, after) per spatial dimension
     ceil_mode: bool = False
+    _hash: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    __hash__ = hash_once
 
     @classmethod
     def of(

@@ -11,7 +11,7 @@ from faltung.engine.emit import Emitter
 from faltung.engine.memory import address
 from faltung.engine.target import Target, host
 
-__all__ = ["Kernel", "address", "bits"]
+__all__ = ["Kernel", "address", "bits", "pack_last"]
 
 
 class Kernel:
@@ -35,11 +35,25 @@ class Kernel:
             self._address = jit.address(self.name, spec, lambda: self.ir(host()))
         team.run(self._address, self._pack(*values), chunks)
 
+    def launch_packed(self, chunks: int, *values: int, rest: bytes) -> None:
+        """As `launch`, the last fields packed beforehand by `pack_last`: what stays the same from call to call."""
+        if not self._address:
+            self.launch(0, *values, *struct.unpack(f"{len(rest) // 8}q", rest))
+        team.run(self._address, _PACKERS[len(values)](*values) + rest, chunks)
+
     def ir(self, target: Target) -> str:
         """LLVM IR for a target: what the JIT compiles, and what tests cross-compile."""
         e = Emitter(self.name, self.fields, target)
         self.emit(e, self.schedule)
         return e.finish()
+
+
+_PACKERS = [struct.Struct(f"{count}q").pack for count in range(16)]
+
+
+def pack_last(*values: int) -> bytes:
+    """The last fields of a launch, for `Kernel.launch_packed`."""
+    return struct.pack(f"{len(values)}q", *values)
 
 
 _to_bytes, _from_bytes = struct.Struct("d").pack, struct.Struct("q").unpack

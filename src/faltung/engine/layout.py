@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -14,7 +15,19 @@ SMALL = 4096  # elements below which NumPy's own copy is as fast
 
 def is_channels_last(x: np.ndarray) -> bool:
     """Whether channels lie innermost, without gaps."""
-    return x.transpose(0, *range(2, x.ndim), 1).flags.c_contiguous
+    return _lie_channels_last(x.shape, x.strides, x.itemsize)
+
+
+@lru_cache(maxsize=4096)
+def _lie_channels_last(shape: tuple[int, ...], strides: tuple[int, ...], step: int) -> bool:
+    if 0 in shape:
+        return True
+    for axis in (1, *range(len(shape) - 1, 1, -1), 0):
+        if shape[axis] != 1:
+            if strides[axis] != step:
+                return False
+            step *= shape[axis]
+    return True
 
 
 def channels_last(x: np.ndarray) -> np.ndarray:

@@ -9,9 +9,11 @@ through `refuse_<function>(...)` why it does not fit the arguments (None means t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from importlib import import_module
 from typing import Any
+
+import numpy as np
 
 from faltung.engine import choice, debug
 from faltung.engine.flags import flags
@@ -60,8 +62,11 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
 }
 
 _MEASURABLE = {"conv.forward", "conv.backward_data", "conv.backward_weights"}  # backends.cpu.benchmark chooses by time
+_BY_GEOMETRY = _MEASURABLE  # called with a geometry first; candidates ask nothing of the arrays but their types
 
 Refuse = Callable[..., "str | None"]
+_chosen: dict[Hashable, Callable[..., Any]] = {}  # of the operations in _BY_GEOMETRY
+_MOST_CHOSEN = 4096
 _resolved: dict[str, tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callable[..., Any]]] = {}
 
 
@@ -74,10 +79,27 @@ def call(name: str, *args: Any, **options: Any) -> Any:
             return choice.fastest(name, fitting, args, options)(*args, **options)
     if debug.LEVEL:
         return _call_and_tell(name, kernels, reference, args, options)
+    if name in _BY_GEOMETRY:
+        return _remembered(name, kernels, reference, args, options)(*args, **options)
     for _, refuse, run in kernels:
         if refuse(*args, **options) is None:
             return run(*args, **options)
     return reference(*args, **options)
+
+
+def _remembered(
+    name: str, kernels: list[Any], reference: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+) -> Callable[..., Any]:
+    """The first candidate that fits, asked once per geometry, types and switches."""
+    kinds = [None if array is None else array.dtype for array in args[1:]]
+    key = (name, args[0], *kinds, options.get("cache") is None, flags.winograd, flags.deterministic)
+    run = _chosen.get(key)
+    if run is None:
+        if len(_chosen) >= _MOST_CHOSEN:  # shapes without end
+            _chosen.clear()
+        fitting = (run for _, refuse, run in kernels if refuse(*args, **options) is None)
+        run = _chosen[key] = next(fitting, reference)
+    return run
 
 
 def candidates(name: str) -> list[tuple[str, Refuse, Callable[..., Any]]]:
@@ -88,7 +110,8 @@ def candidates(name: str) -> list[tuple[str, Refuse, Callable[..., Any]]]:
 
 def _resolve(name: str) -> tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callable[..., Any]]:
     family, function = name.split(".")
-    reference = getattr(import_module(f"faltung.engine.reference.{family}"), function)
+    # what is infinite or not a number comes without NumPy's warnings, as from generated code
+    reference = np.errstate(all="ignore")(getattr(import_module(f"faltung.engine.reference.{family}"), function))
     kernels = []
     if CANDIDATES.get(name) and _can_generate():
         for label in CANDIDATES[name]:

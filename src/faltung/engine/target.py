@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-
 L3_PER_CORE = 16 << 20  # bytes of shared cache that one core can count on, at most
 
 

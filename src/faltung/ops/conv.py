@@ -48,6 +48,7 @@ class Convolution(Op):
     """(x, w, bias) -> y."""
 
     name = "Convolution"
+    quiet = True
 
     @staticmethod
     def forward(
@@ -74,6 +75,7 @@ class ConvolutionBackwardData(Op):
     """(gy, w) -> gx; also the forward of a transposed convolution."""
 
     name = "ConvolutionBackwardData"
+    quiet = True
 
     @staticmethod
     def forward(ctx: Any, gy: np.ndarray, w: np.ndarray, *, geometry: ConvGeometry, cache: Cache) -> np.ndarray:
@@ -96,6 +98,7 @@ class ConvolutionBackwardWeights(Op):
     """(x, gy) -> gw."""
 
     name = "ConvolutionBackwardWeights"
+    quiet = True
 
     @staticmethod
     def forward(ctx: Any, x: np.ndarray, gy: np.ndarray, *, geometry: ConvGeometry) -> np.ndarray:
@@ -117,6 +120,7 @@ class ConvolutionBackwardParameters(Op):
     """(x, gy) -> (gw, gb): one pass over gy for both."""
 
     name = "ConvolutionBackwardParameters"
+    quiet = True
 
     @staticmethod
     def forward(ctx: Any, x: np.ndarray, gy: np.ndarray, *, geometry: ConvGeometry) -> tuple[np.ndarray, np.ndarray]:

@@ -48,6 +48,7 @@ class NormBackward(Op):
     """The fused first gradients of a normalisation: gradients of x, weight and bias."""
 
     name = "norm_backward"
+    quiet = True
 
     @staticmethod
     def forward(
@@ -67,6 +68,7 @@ class BatchNorm(Op):
     """Statistics over batch and positions for each channel of x (N, C, *spatial): (y, mean, biased variance)."""
 
     name = "batch_norm"
+    quiet = True
 
     @staticmethod
     def forward(
@@ -95,6 +97,7 @@ class BatchNormInference(Op):
     """The affine map of each channel that given statistics define; these get no gradient."""
 
     name = "batch_norm_inference"
+    quiet = True
 
     @staticmethod
     def forward(
@@ -132,6 +135,7 @@ class GroupNorm(Op):
     """Statistics of each sample over groups of channels of x (N, C, *spatial): (y, mean, biased variance)."""
 
     name = "group_norm"
+    quiet = True
 
     @staticmethod
     def forward(
@@ -163,6 +167,7 @@ class LayerNorm(Op):
     """Statistics over the last `axes` dimensions; weight and bias have their shape: (y, mean, biased variance)."""
 
     name = "layer_norm"
+    quiet = True
 
     @staticmethod
     def forward(
@@ -192,6 +197,7 @@ class RmsNorm(Op):
     """x over its root mean square of the last `axes` dimensions (Zhang and Sennrich 2019): (y, mean square)."""
 
     name = "rms_norm"
+    quiet = True
 
     @staticmethod
     def forward(ctx: Any, x: np.ndarray, weight: np.ndarray | None, axes: int, eps: float) -> tuple[np.ndarray, ...]:

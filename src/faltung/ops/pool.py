@@ -67,6 +67,7 @@ class MaxPoolValues(Op):
     """x -> y where nobody asks for indices or a gradient."""
 
     name = "MaxPool"
+    quiet = True
     backward = None
 
     @staticmethod
@@ -78,6 +79,7 @@ class MaxPool(Op):
     """x -> (y, indices)."""
 
     name = "MaxPoolWithIndices"
+    quiet = True
 
     @staticmethod
     def forward(ctx: Any, x: np.ndarray, *, geometry: PoolGeometry) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +98,7 @@ class MaxPoolBackward(Op):
     """(gy, indices) -> gx."""
 
     name = "MaxPoolBackward"
+    quiet = True
 
     @staticmethod
     def forward(ctx: Any, gy: np.ndarray, indices: np.ndarray, *, geometry: PoolGeometry) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from faltung.engine import memory, team
 from faltung.engine.geometry import ConvGeometry
-from faltung.engine.kernel import Kernel, address
+from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import conv_direct, pack_weights
 from faltung.engine.kernels.conv_direct import Schedule
 from faltung.engine.kernels.conv_problem import Problem, Sizes, backward_problems, forward_problem, panel_table, three
@@ -106,7 +106,9 @@ class _Launch:
     panel_width: int
     y_offset_bytes: int
     scratch_floats: int  # of all threads
-    fields: tuple[int, ...]  # between the addresses and what depends on weights and bias
+    chunks: int
+    panels_key: tuple[Any, ...]  # of the packed weights in their cache
+    fields: bytes  # behind the addresses and what depends on weights and bias
 
 
 @lru_cache(maxsize=4096)
@@ -136,7 +138,7 @@ def _launch(
     x_d, x_h, x_w = (0, plan.row_pixels * xs[4], xs[4]) if flat else xs[2:]
     if flat:
         y_d, y_h, y_w = 0, plan.row_pixels * ys[4], ys[4]
-    fields = (
+    fields = pack_last(
         problem.groups, plan.channel_groups, plan.planes, plan.row_blocks, plan.rows_per_chunk,
         plan.blocks_per_group, plan.blocks,
         plan.out_w, plan.out_h, plan.row_pixels, plan.all_pixels,
@@ -148,19 +150,22 @@ def _launch(
     )  # fmt: skip
     return _Launch(
         problem, three(geometry.kernel), roles, plan, _kernel(plan.schedule), plan.schedule.vectors * host().lanes,
-        y_offset_bytes, threads * plan.scratch_floats, fields,
+        y_offset_bytes, threads * plan.scratch_floats, plan.chunks_per_group * problem.groups,
+        ("direct", roles, problem.tap_index, plan.schedule.vectors, plan.channel_block), fields,
     )  # fmt: skip
 
 
 def _run(launch: _Launch, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, cache: Cache) -> None:
     problem, plan = launch.problem, launch.plan
-    panels = _panels(launch, w, cache)
+    panels = cache.get(launch.panels_key) if cache else None
+    if panels is None:
+        panels = _panels(launch, w, cache)
     biases, bias_g = padded_bias(bias, problem, plan.blocks * launch.panel_width)
     scratch = memory.empty((launch.scratch_floats,)) if launch.scratch_floats else biases
     panel_floats = panels.shape[-2] * panels.shape[-1]
-    launch.kernel.launch(
-        plan.chunks_per_group * problem.groups, address(x), address(panels), address(biases),
-        address(y) + launch.y_offset_bytes, address(scratch), *launch.fields, panel_floats, bias_g,
+    launch.kernel.launch_packed(
+        launch.chunks, address(x), address(panels), address(biases), bias_g,
+        address(y) + launch.y_offset_bytes, address(scratch), panel_floats, rest=launch.fields,
     )  # fmt: skip
 
 
@@ -413,12 +418,9 @@ def _cut(problem: Problem, shape: _Shape, blocks: int, threads: int, target: Tar
 
 
 def _panels(launch: _Launch, w: np.ndarray, cache: Cache) -> np.ndarray:
-    """Packed weights (groups, blocks, depth, vectors * lanes), from the cache if they are there."""
+    """Packed weights (groups, blocks, depth, vectors * lanes), left in the cache."""
     problem, kernel, roles = launch.problem, launch.kernel_size, launch.weight_roles
     vectors, channel_block = launch.plan.schedule.vectors, launch.plan.channel_block
-    key = ("direct", roles, problem.tap_index, vectors, channel_block)
-    if cache is not None and key in cache:
-        return cache[key]
     w = np.ascontiguousarray(w)
     table = panel_table(problem, kernel, channel_block)
     kernel_taps = kernel[0] * kernel[1] * kernel[2]
@@ -435,7 +437,7 @@ def _panels(launch: _Launch, w: np.ndarray, cache: Cache) -> np.ndarray:
         offset = group * problem.channels * problem.out_channels * kernel_taps
         pack_weights.pack(w, offset, *shape, table, vectors, depth, panels[group])
     if cache is not None:
-        cache[key] = panels
+        cache[launch.panels_key] = panels
     return panels
 
 

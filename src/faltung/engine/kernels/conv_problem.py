@@ -6,14 +6,14 @@ per residue class of the stride. Spatial sizes are always (D, H, W), missing dim
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 from math import gcd
 
 import numpy as np
 
-from faltung.engine.geometry import ConvGeometry
+from faltung.engine.geometry import ConvGeometry, hash_once
 
 Sizes = tuple[int, int, int]
 
@@ -39,6 +39,9 @@ class Problem:
     # where its outputs lie among the result's pixels, per dimension
     out_start: Sizes = (0, 0, 0)
     out_step: Sizes = (1, 1, 1)
+    _hash: int | None = field(default=None, init=False, repr=False, compare=False)
+
+    __hash__ = hash_once
 
     @property
     def pixels(self) -> int:

@@ -30,7 +30,7 @@ from llvmlite import ir
 from faltung.engine import layout, memory
 from faltung.engine.emit import Emitter, Int, IntLike, Vec, i8, i32, i64
 from faltung.engine.geometry import PoolGeometry
-from faltung.engine.kernel import Kernel, address
+from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import flat
 from faltung.engine.kernels.pool_tables import (
     Tables,
@@ -335,9 +335,18 @@ def _launch(
     kernel: Ints = (),
 ) -> None:
     """`source` and `result` are channels last; `extra` lies beside the one that its mode indexes."""
-    batch, channels, *sizes = result.shape
+    launch, chunks, rest = _prepared(mode, tables, source.shape, result.shape, kernel)
+    launch(chunks, address(result), address(source), 0 if extra is None else address(extra), rest=rest)
+
+
+@lru_cache(maxsize=512)
+def _prepared(
+    mode: str, tables: Tables, source_shape: Ints, result_shape: Ints, kernel: Ints
+) -> tuple[Callable[..., None], int, bytes]:
+    """What addresses don't change: the kernel's launch, the chunks, and the last fields."""
+    batch, channels, *sizes = result_shape
     result_d, result_h, result_w = [1] * (3 - len(sizes)) + sizes
-    source_d, source_h, source_w = [1] * (3 - len(sizes)) + list(source.shape[2:])
+    source_d, source_h, source_w = [1] * (3 - len(sizes)) + list(source_shape[2:])
     lines = batch * result_d * result_h
     block_lines = max(
         1, BLOCK_ELEMENTS * prod(sizes) // (max(prod(sizes), source_d * source_h * source_w) * result_w * channels)
@@ -347,11 +356,7 @@ def _launch(
         block_lines, block_columns = lines, channels
     column_blocks = -(-channels // block_columns)
     kernel_h, kernel_w = ([1, 1, *kernel])[-2:]
-    _kernel_for(mode, tables, channels).launch(
-        -(-lines // block_lines) * column_blocks,
-        address(result),
-        address(source),
-        0 if extra is None else address(extra),
+    rest = pack_last(
         *(address(table.rows) for table in tables),
         *(table.step for table in tables),
         *(table.tap_step for table in tables),
@@ -360,6 +365,7 @@ def _launch(
         *(result_d, result_h, result_w, source_d, source_h, source_w),
         *(channels, lines, block_lines, column_blocks, block_columns),
     )
+    return _kernel_for(mode, tables, channels).launch_packed, -(-lines // block_lines) * column_blocks, rest
 
 
 def _refuse(geometry: PoolGeometry | None, x: np.ndarray, indices: np.ndarray | None = None) -> str | None:
@@ -473,6 +479,7 @@ def _spread_means(forward: Tables, backward: Tables, gy: np.ndarray, gx: np.ndar
     _launch("sum", backward, gy / divisors.astype(np.float32), gx)  # the quotient keeps gy's memory order
 
 
+@lru_cache(maxsize=512)
 def _refuse_empty_windows(geometry: PoolGeometry) -> str | None:
     """A window without samples has no first index to return."""
     tables = tables_of(geometry, False, True, None)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from faltung.dtypes import bool as bool_dtype
-from faltung.dtypes import dtype
+import numpy as np
+
+from faltung.dtypes import OF_NUMPY
 from faltung.engine.geometry import ConvGeometry
 from faltung.nn.functional._checks import (
     IntOrInts,
@@ -146,10 +147,10 @@ def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tenso
 
 def _conv(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
     try:
-        kind = input.dtype
-        bias_shape = None if bias is None else bias.shape
-        geometry = _plan(where, ndim, kind, input.shape, weight.shape, bias_shape, *args)
-        fits = weight.dtype is kind and (bias is None or bias.dtype is kind)
+        x, w, b = input._data, weight._data, None if bias is None else bias._data
+        kind = x.dtype
+        geometry = _plan(where, ndim, kind, x.shape, w.shape, None if b is None else b.shape, *args)
+        fits = w.dtype == kind and (b is None or b.dtype == kind)
     except (AttributeError, TypeError):
         geometry, fits = None, False
     if geometry is None or not fits:
@@ -161,10 +162,10 @@ def _conv(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | N
 
 def _conv_transpose(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
     try:
-        kind = input.dtype
-        bias_shape = None if bias is None else bias.shape
-        geometry = _plan_transpose(where, ndim, kind, input.shape, weight.shape, bias_shape, *args)
-        fits = weight.dtype is kind and (bias is None or bias.dtype is kind)
+        x, w, b = input._data, weight._data, None if bias is None else bias._data
+        kind = x.dtype
+        geometry = _plan_transpose(where, ndim, kind, x.shape, w.shape, None if b is None else b.shape, *args)
+        fits = w.dtype == kind and (b is None or b.dtype == kind)
     except (AttributeError, TypeError):
         geometry, fits = None, False
     if geometry is None or not fits:
@@ -180,7 +181,7 @@ def _canonical_plan(plan: Any, where: str, ndim: int, input: Any, weight: Any, b
     hashable = tuple(tuple(arg) if isinstance(arg, list) else arg for arg in args)
     bias_shape = None if bias is None else bias.shape
     geometry: ConvGeometry = plan.__wrapped__(
-        where, ndim, input.dtype, input.shape, weight.shape, bias_shape, *hashable
+        where, ndim, input._data.dtype, input.shape, weight.shape, bias_shape, *hashable
     )
     check_same_dtype(where, input=input, weight=weight, bias=bias)
     return geometry
@@ -190,7 +191,7 @@ def _canonical_plan(plan: Any, where: str, ndim: int, input: Any, weight: Any, b
 def _plan(
     where: str,
     ndim: int,
-    kind: dtype,
+    kind: np.dtype[Any],
     x: Shape,
     w: Shape,
     bias: Shape | None,
@@ -222,7 +223,7 @@ def _plan(
 def _plan_transpose(
     where: str,
     ndim: int,
-    kind: dtype,
+    kind: np.dtype[Any],
     x: Shape,
     w: Shape,
     bias: Shape | None,
@@ -343,9 +344,11 @@ def _channels_hint(where: str, ndim: int, x: Shape, w: Shape, groups: int, chann
     return None
 
 
-def _check_dtype(where: str, kind: dtype) -> None:
-    if kind is bool_dtype:
-        raise NotImplementedError(message(where, f"not implemented for {kind}", "Convert the data: input.float()."))
+def _check_dtype(where: str, kind: np.dtype[Any]) -> None:
+    if kind == np.bool_:
+        raise NotImplementedError(
+            message(where, f"not implemented for {OF_NUMPY[kind]}", "Convert the data: input.float().")
+        )
 
 
 def _check_bias(where: str, w: Shape, bias: Shape | None, channels: int) -> None:

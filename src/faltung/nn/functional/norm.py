@@ -43,10 +43,12 @@ def batch_norm(
     dtypes that do not fit.
     """
     where = "batch_norm"
-    check_tensors(
-        where, ("running_mean", "running_var", "weight", "bias"),
-        input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias,
-    )  # fmt: skip
+    usual = _are_usual(input, running_mean, running_var, weight, bias)
+    if not usual:
+        check_tensors(
+            where, ("running_mean", "running_var", "weight", "bias"),
+            input=input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias,
+        )  # fmt: skip
     shape = input._data.shape
     values = shape[0] * prod(shape[2:]) if shape else 1  # per channel
     if training and values == 1:
@@ -70,7 +72,8 @@ def batch_norm(
         raise RuntimeError(
             message(where, "running_mean must be defined in evaluation mode", "Pass statistics, or training=True.")
         )
-    _check_statistics(where, input, shape[1], running_mean, running_var, weight, bias)
+    if not usual:
+        _check_statistics(where, input, shape[1], running_mean, running_var, weight, bias)
     if not training and running_mean is not None and running_var is not None:
         return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
     y, mean, var = ops.batch_norm(input, weight, bias, eps)
@@ -224,6 +227,23 @@ def _check_eps(where: str, eps: float, training: bool) -> None:
     if as_number(where, "eps", eps) <= 0 and (training or eps < 0):
         wanted = "positive during training" if training else "non-negative"
         raise ValueError(message(where, f"eps must be {wanted}, got {eps}"))
+
+
+def _are_usual(input: Tensor, running_mean: Any, running_var: Any, weight: Any, bias: Any) -> bool:
+    """Whether tensors are what they nearly always are, so that `check_tensors` and `_check_statistics` may be left out:
+    all of one floating-point type, those of the channels of the right size, no gradient for running statistics.
+    """
+    try:
+        kind, wanted = input._data.dtype, input._data.shape[1:2]
+        for values in (running_mean, running_var, weight, bias):
+            if values is not None and (values._data.shape != wanted or values._data.dtype != kind):
+                return False
+    except AttributeError:
+        return False
+    for values in (running_mean, running_var):
+        if values is not None and (values._requires_grad or values._view is not None):
+            return False
+    return bool(kind.kind == "f")
 
 
 def _check_statistics(

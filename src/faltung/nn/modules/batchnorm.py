@@ -136,12 +136,13 @@ class _BatchNorm(_NormBase):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)
-        by_batch = self.training or (self.running_mean is None and self.running_var is None)
+        mean, var = self.running_mean, self.running_var
+        by_batch = self.training or (mean is None and var is None)
         tracks = not self.training or self.track_running_stats
         return F.batch_norm(
             input,
-            self.running_mean if tracks else None,
-            self.running_var if tracks else None,
+            mean if tracks else None,
+            var if tracks else None,
             self.weight,
             self.bias,
             training=by_batch,
