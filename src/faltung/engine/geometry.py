@@ -62,7 +62,7 @@ def hash_once(record: Any) -> int:
     if record._hash is None:
         values = tuple([getattr(record, part.name) for part in fields(record) if part.compare])
         object.__setattr__(record, "_hash", hash(values))
-    return record._hash  # type: ignore[no-any-return]
+    return record._hash
 
 
 @dataclass(frozen=True, slots=True)
