@@ -6,7 +6,7 @@ is cut into chunks by the number of threads (which never changes a bit of the re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from faltung.engine import memory, team
+from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import conv_direct, pack_weights
+from faltung.engine.kernels import epilogue as epilogues
 from faltung.engine.kernels.conv_direct import Schedule
 from faltung.engine.kernels.conv_problem import Problem, Sizes, backward_problems, forward_problem, panel_table, three
 from faltung.engine.kernels.microkernel import largest_tile
@@ -48,12 +50,19 @@ def refuse(geometry: ConvGeometry, a: np.ndarray, b: np.ndarray) -> str | None:
 
 
 def forward(
-    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    cache: Cache = None,
+    epilogue: Epilogue | None = None,
 ) -> np.ndarray:
-    """y = conv(x, w) + bias, physically channels last."""
+    """y = conv(x, w) + bias, then the epilogue, physically channels last."""
     y = memory.empty_channels_last(geometry.output_shape)
-    launches, _ = _launches(geometry, "forward", x.strides, _is_aligned(y), team.get_num_threads())
-    _run(launches[0], x, w, bias, y, cache)
+    steps = steps_of(epilogue)
+    launches, _ = _launches(geometry, "forward", x.strides, _is_aligned(y), team.get_num_threads(), steps)
+    _run(launches[0], x, w, bias, y, cache, epilogues.channels_last(epilogue))
     return y
 
 
@@ -113,7 +122,12 @@ class _Launch:
 
 @lru_cache(maxsize=4096)
 def _launches(
-    geometry: ConvGeometry, roles: str, x_strides: tuple[int, ...], y_aligned: bool, threads: int
+    geometry: ConvGeometry,
+    roles: str,
+    x_strides: tuple[int, ...],
+    y_aligned: bool,
+    threads: int,
+    steps: Steps = NO_STEPS,
 ) -> tuple[tuple[_Launch, ...], bool]:
     """The launches of a pass, and whether they write every pixel of the result."""
     problems, complete = ((forward_problem(geometry),), True) if roles == "forward" else backward_problems(geometry)
@@ -121,12 +135,12 @@ def _launches(
     x_shape, y_shape = shapes if roles == "forward" else shapes[::-1]
     xs, ys = _in_elements(x_shape, x_strides), _in_elements(y_shape, _channels_last_strides(y_shape))
     large = 4 * prod(y_shape) > host().l3_bytes and y_aligned
-    return tuple(_launch(p, geometry, roles, x_shape, xs, ys, large, threads) for p in problems), complete
+    return tuple(_launch(p, geometry, roles, x_shape, xs, ys, large, threads, steps) for p in problems), complete
 
 
 def _launch(
     problem: Problem, geometry: ConvGeometry, roles: str, x_shape: tuple[int, ...], xs: tuple[int, ...],
-    ys: tuple[int, ...], large: bool, threads: int,
+    ys: tuple[int, ...], large: bool, threads: int, steps: Steps,
 ) -> _Launch:  # fmt: skip
     step, start = problem.out_step, problem.out_start
     y_d, y_h, y_w = (ys[2 + i] * step[i] for i in range(3))
@@ -149,13 +163,22 @@ def _launch(
         plan.scratch_floats, plan.packed_w,
     )  # fmt: skip
     return _Launch(
-        problem, three(geometry.kernel), roles, plan, _kernel(plan.schedule), plan.schedule.vectors * host().lanes,
+        problem, three(geometry.kernel), roles, plan, _kernel(replace(plan.schedule, epilogue=steps)),
+        plan.schedule.vectors * host().lanes,
         y_offset_bytes, threads * plan.scratch_floats, plan.chunks_per_group * problem.groups,
         ("direct", roles, problem.tap_index, plan.schedule.vectors, plan.channel_block), fields,
     )  # fmt: skip
 
 
-def _run(launch: _Launch, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, cache: Cache) -> None:
+def _run(
+    launch: _Launch,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    y: np.ndarray,
+    cache: Cache,
+    epilogue: Epilogue | None = None,
+) -> None:
     problem, plan = launch.problem, launch.plan
     panels = cache.get(launch.panels_key) if cache else None
     if panels is None:
@@ -163,9 +186,10 @@ def _run(launch: _Launch, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None,
     biases, bias_g = padded_bias(bias, problem, plan.blocks * launch.panel_width)
     scratch = memory.empty((launch.scratch_floats,)) if launch.scratch_floats else biases
     panel_floats = panels.shape[-2] * panels.shape[-1]
+    finish, _kept = epilogues.values(epilogue, problem.groups, plan.blocks * launch.panel_width)
     launch.kernel.launch_packed(
         launch.chunks, address(x), address(panels), address(biases), bias_g,
-        address(y) + launch.y_offset_bytes, address(scratch), panel_floats, rest=launch.fields,
+        address(y) + launch.y_offset_bytes, address(scratch), panel_floats, *finish, rest=launch.fields,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from faltung.engine import memory, team
 from faltung.engine.emit import Emitter
+from faltung.engine.epilogue import Epilogue
 from faltung.engine.flags import flags
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import conv_winograd, pack_weights
+from faltung.engine.kernels import epilogue as epilogues
 from faltung.engine.kernels.conv_dense import (
     channels_adjacent,
     even_columns,
@@ -35,7 +37,13 @@ _SHARE_OF_L3 = 4  # V of one batch of tiles takes at most this part of the share
 
 
 def refuse_forward(
-    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    cache: Cache = None,
+    epilogue: Epilogue | None = None,
 ) -> str | None:
     """Why Winograd does not fit, or None."""
     return refuse(geometry, x, w) or _unfit(geometry, False, cache is not None)
@@ -98,11 +106,17 @@ def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int
 
 
 def forward(
-    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    cache: Cache = None,
+    epilogue: Epilogue | None = None,
 ) -> np.ndarray:
-    """y = conv(x, w) + bias, physically channels last."""
+    """y = conv(x, w) + bias, then the epilogue, physically channels last."""
     y = memory.empty_channels_last(geometry.output_shape)
-    _run(forward_problem(geometry), x, w, bias, y, cache, "forward")
+    _run(forward_problem(geometry), x, w, bias, y, cache, "forward", epilogues.channels_last(epilogue))
     return y
 
 
@@ -130,11 +144,20 @@ class Plan:
 
 
 def _run(
-    problem: Problem, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, y: np.ndarray, cache: Cache, roles: str
+    problem: Problem,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    y: np.ndarray,
+    cache: Cache,
+    roles: str,
+    epilogue: Epilogue | None = None,
 ) -> None:
     threads = team.get_num_threads()
     plan = plan_for(problem, cache is not None, threads, host())
     m, s = plan.outputs, plan.product_schedule
+    if epilogue is not None:
+        s = replace(s, epilogue=epilogue.steps)
     size = (m + 2) ** 2
     width = s.vectors * host().lanes
     c, o = problem.channels, problem.out_channels
@@ -148,6 +171,7 @@ def _run(
     v = memory.empty((min(-(-tiles // plan.tile_block), plan.blocks_per_batch) * block_floats,))
     scratch_floats = size * plan.tile_block * width
     scratch = memory.empty((threads * scratch_floats,))
+    finish, _kept = epilogues.values(epilogue, 1, plan.channel_blocks * width)
     for first in range(0, tiles, batch_tiles):
         count = min(batch_tiles, tiles - first)
         kernel_for("conv_winograd_input", plan.input_schedule).launch(
@@ -161,7 +185,7 @@ def _run(
             blocks * plan.channel_blocks,
             address(v), address(u), address(biases), address(y), address(scratch), count, first, blocks,
             plan.tile_block, c, plan.channel_blocks, o, plan.tiles_h, plan.tiles_w, *problem.output[1:],
-            ys[0], ys[3], ys[4], block_floats, size * c * width, scratch_floats,
+            ys[0], ys[3], ys[4], block_floats, size * c * width, scratch_floats, *finish,
         )  # fmt: skip
 
 

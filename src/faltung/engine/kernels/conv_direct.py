@@ -24,11 +24,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
+from faltung.engine.epilogue import NO_STEPS, Steps
+from faltung.engine.kernels import epilogue
 from faltung.engine.kernels.microkernel import Row, accumulate
 from faltung.engine.kernels.rows import copy_pixels, copy_planes, fill
 
 FIELDS = (
-    "x w bias bias_g y scratch panel_floats "
+    f"x w bias bias_g y scratch panel_floats {epilogue.FIELDS} "
     "groups channel_groups planes row_blocks rows_per_chunk blocks_per_group blocks "  # how chunks are cut
     "out_w out_h row_pixels all_pixels "  # all_pixels bounds flattened rows
     "in_d in_h in_w stride_d stride_h stride_w dil_d dil_h dil_w before_d before_h before_w "
@@ -57,6 +59,7 @@ class Schedule:
     stream: bool  # results go past the caches
     accumulate: bool = False  # channels are blocked: partial sums wait in y
     planes: int = 0  # channels of an input that keeps each in a plane, interleaved on the way to scratch
+    epilogue: Steps = NO_STEPS
 
 
 def emit(e: Emitter, s: Schedule) -> None:
@@ -96,6 +99,7 @@ class _Chunk:
         self.block_end = e.smaller(self.block_start + self.blocks_per_group, self.blocks)
         self.image = e.pointer("x").at(self.n * self.x_n + self.g * self.x_g)
         self.result = e.pointer("y").at(self.n * self.y_n + self.od * self.y_d + self.g * self.y_g)
+        self.finish = epilogue.Finish(e, s.epilogue)
         self.panels = e.pointer("w").at(self.g * self.blocks * self.panel_floats)
         self.biases = e.pointer("bias").at(self.g * self.bias_g)
         self.room = e.pointer("scratch").at(e.thread * self.scratch_floats)
@@ -198,7 +202,8 @@ def _tile(
     """One register tile, from its first value to its store."""
     e, s = k.e, k.s
     lanes = e.lanes
-    out = k.result.at(oh * k.y_h + ow * k.y_w + first)
+    offset = oh * k.y_h + ow * k.y_w + first
+    out = k.result.at(offset)
     bias = k.biases.at(first)
     begun = start > 0
 
@@ -211,16 +216,45 @@ def _tile(
             for v in range(vectors):
                 accs.append(_first_value(k, place(row, column), bias, begun, v, mask if v == vectors - 1 else None))
     accs = _taps(k, rows, columns, oh, ow, panel, accs, vectors, start, size)
-    i = 0
+
+    def store(values: list[Vec]) -> None:
+        pixels = [(row, column) for row in range(rows) for column in range(columns)]
+        for i, value in enumerate(values):
+            to = place(*pixels[i // vectors]).at(i % vectors * lanes)
+            if mask is not None and i % vectors == vectors - 1:
+                to.store_masked(value, mask)
+            else:
+                to.store(value, align=4 * lanes if s.stream else 4, stream=s.stream)
+
+    if s.epilogue == NO_STEPS:
+        store(accs)
+    elif not s.accumulate:
+        store(_finished(k, accs, rows, columns, offset, first, vectors, mask))
+    else:
+        with e.either(start + size >= k.channels) as (complete, partial):
+            with complete:
+                store(_finished(k, accs, rows, columns, offset, first, vectors, mask))
+            with partial:
+                store(accs)
+
+
+def _finished(
+    k: _Chunk, accs: list[Vec], rows: int, columns: int, offset: Int, first: Int, vectors: int, mask: object
+) -> list[Vec]:
+    """The epilogue on a register tile."""
+    lanes = k.e.lanes
+    channel = k.g * (k.blocks * (k.s.vectors * lanes)) + first
+    residual = k.finish.residual
+    if residual is not None:
+        residual = residual.at(k.n * k.y_n + k.od * k.y_d + k.g * k.y_g + offset)
+    results: list[Vec] = []
     for row in range(rows):
         for column in range(columns):
             for v in range(vectors):
-                to = place(row, column).at(v * lanes)
-                if mask is not None and v == vectors - 1:
-                    to.store_masked(accs[i], mask)
-                else:
-                    to.store(accs[i], align=4 * lanes if s.stream else 4, stream=s.stream)
-                i += 1
+                at = None if residual is None else residual.at(k.y_h * row + k.y_w * column + v * lanes)
+                last = mask if v == vectors - 1 else None
+                results.append(k.finish(accs[len(results)], channel + v * lanes, at, last))
+    return results
 
 
 def _first_value(k: _Chunk, place: Ptr, bias: Ptr, begun: object, v: int, mask: object) -> Vec:

@@ -22,17 +22,19 @@ multiply-adds set the pace.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from faltung.engine import layout, memory, team
+from faltung.engine import layout, memory, registry, team
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
+from faltung.engine.epilogue import ACTIVATIONS, NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.geometry import ConvGeometry
-from faltung.engine.kernel import Kernel, address
+from faltung.engine.kernel import Kernel, address, pack_last
+from faltung.engine.kernels import epilogue as epilogues
 from faltung.engine.kernels.group_plan import (
     MOST_SCATTERED_TAPS,
     Pass,
@@ -48,11 +50,19 @@ from faltung.engine.target import host
 
 Cache = dict[Any, Any] | None
 
-FIELDS = f"result result_n result_d result_h result_w weights bias result_first columns_out {Rows.FIELDS}"
+FIELDS = (
+    f"result result_n result_d result_h result_w weights bias {epilogues.FIELDS} result_first columns_out {Rows.FIELDS}"
+)
 
 
 def refuse_forward(
-    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    cache: Cache = None,
+    epilogue: Epilogue | None = None,
 ) -> str | None:
     """None if this kernel computes the forward pass, else why not."""
     if bias is not None and bias.dtype != np.float32:
@@ -86,11 +96,26 @@ def refuse_sizes(g: ConvGeometry) -> str | None:
 
 
 def forward(
-    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, cache: Cache = None
+    geometry: ConvGeometry,
+    x: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    *,
+    cache: Cache = None,
+    epilogue: Epilogue | None = None,
 ) -> np.ndarray:
-    """y[n, o, p] = bias[o] + sum over i, tap of x[n, i, p * stride + tap * dilation - padding] * w[o, i, tap]."""
+    """y[n, o, p] = bias[o] + sum over i, tap of x[n, i, p * stride + tap * dilation - padding] * w[o, i, tap], then
+    the epilogue; a residual is added in a pass of its own.
+    """
     y = memory.empty_channels_last(geometry.output_shape)
-    _run(geometry, False, x, w, bias, y, cache)
+    if epilogue is None or epilogue.residual is None:
+        _run(geometry, False, x, w, bias, y, cache, epilogue)
+        return y
+    _run(geometry, False, x, w, bias, y, cache, Epilogue(epilogue.affine))
+    y = registry.call("pointwise.add", y, epilogue.residual)
+    if epilogue.activation:
+        operation, numbers = ACTIVATIONS[epilogue.activation]
+        y = registry.call(f"activation.{operation}", y, **numbers)
     return y
 
 
@@ -109,10 +134,11 @@ def _run(
     bias: np.ndarray | None,
     result: np.ndarray,
     cache: Cache,
+    epilogue: Epilogue | None = None,
 ) -> None:
     source, planar = readable(source)
     place = address(result)
-    job = _prepared(g, back, source.strides, planar, place % 64 == 0)
+    job = _prepared(g, back, source.strides, planar, place % 64 == 0, steps_of(epilogue))
     lanes = job.schedule.lanes
     packed = cache.get(job.key) if cache is not None else None
     if packed is None:
@@ -121,7 +147,10 @@ def _run(
             cache[job.key] = packed
     biases = job.no_bias if bias is None else _packed_bias(g.groups, lanes, job.vectors, bias)
     _scratch, start = thread_scratch(job.scratch_floats)
-    job.kernel.launch(job.chunks, place, address(packed), address(biases), address(source), start, *job.fields)
+    affine = None if epilogue is None or epilogue.affine is None else _packed_affine(g.groups, job, epilogue.affine)
+    finish = (0, 0, 0) if affine is None else (address(affine), affine.size // 3, 0)
+    addresses = (place, address(packed), address(biases), address(source), start)
+    job.kernel.launch_packed(job.chunks, *addresses, *finish, rest=job.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +164,15 @@ class _Job:
     chunks: int
     vectors: int
     scratch_floats: int
-    fields: tuple[int, ...]
+    fields: bytes  # behind the addresses and the epilogue's
     no_bias: np.ndarray
 
 
 @lru_cache(maxsize=2048)
-def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], planar: bool, aligned: bool) -> _Job:
+def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], planar: bool, aligned: bool, steps: Steps) -> _Job:
     purpose = data_pass(g) if back else forward_pass(g)
     chosen = plan(purpose, planar, aligned and _streams(purpose), host())
-    schedule, lanes = chosen.schedule, chosen.schedule.lanes
+    schedule, lanes = replace(chosen.schedule, epilogue=steps), chosen.schedule.lanes
     kernel = row_kernel(schedule)
     width = purpose.groups * purpose.outs
     depth, height, columns = purpose.result
@@ -158,7 +187,7 @@ def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], planar: boo
         "result_h": columns * width,
         "result_w": width,
     }
-    fields = tuple(known[name] for name in kernel.fields[len(_ADDRESSES) :])
+    fields = pack_last(*(known[name] for name in kernel.fields[len(_FIRST) :]))
     key = ("conv_grouped", lanes, schedule.block, schedule.taps, back, purpose.flip)
     return _Job(
         purpose,
@@ -210,8 +239,16 @@ def _packed_bias(groups: int, lanes: Lanes, vectors: int, bias: np.ndarray) -> n
     return pack_bias(bias, groups, lanes)
 
 
-_ADDRESSES = "result weights bias source scratch".split()
-_ORDER = " ".join([*_ADDRESSES, *(name for name in FIELDS.split() if name not in _ADDRESSES)])
+def _packed_affine(groups: int, job: _Job, affine: np.ndarray) -> np.ndarray:
+    """(3, O) as vectors, like the bias."""
+    lanes = job.schedule.lanes
+    if affine.shape[1] == job.vectors * lanes.lanes and affine.flags.c_contiguous:
+        return affine
+    return np.stack([pack_bias(row, groups, lanes).reshape(-1) for row in affine])
+
+
+_FIRST = f"result weights bias source scratch {epilogues.FIELDS}".split()
+_ORDER = " ".join([*_FIRST, *(name for name in FIELDS.split() if name not in _FIRST)])
 
 
 @lru_cache(maxsize=512)
@@ -274,6 +311,7 @@ class Writer:
         n, d, self.step_h, self.step_w, self.first, self.columns = e.fields(
             "result_n result_d result_h result_w result_first columns_out"
         )
+        self.finish = epilogues.Finish(e, s.epilogue)
         self.plane = e.pointer("result").at(rows.image * n + rows.plane * d)
         tiles = (self.columns - self.first + (s.pixels - 1)) // s.pixels
         self.tiles = e.smaller(rows.f.span_tiles, tiles - rows.tile_begin)
@@ -281,6 +319,8 @@ class Writer:
     def store(self, acc: list[Vec], row: Int, tile: Int, block: Int, sub: Int) -> None:
         """`acc` of one tile, for vector `sub` of the groups of `block`."""
         e, s, lanes = self.e, self.s, self.s.lanes
+        if s.epilogue != NO_STEPS:
+            acc = [self.finish(value, (block * lanes.subs + sub) * lanes.lanes) for value in acc]
         first = self.first + tile * s.pixels
         channel = block * (lanes.packs * lanes.outs) + sub * lanes.lanes
         place = self.plane.at(row * self.step_h + first * self.step_w + channel)

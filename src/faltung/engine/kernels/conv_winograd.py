@@ -23,6 +23,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
+from faltung.engine.epilogue import NO_STEPS, Steps
+from faltung.engine.kernels import epilogue
 from faltung.engine.kernels.linear_form import apply_matrix
 from faltung.engine.kernels.microkernel import Row, accumulate
 from faltung.engine.kernels.winograd_matrices import Matrix, winograd
@@ -33,7 +35,7 @@ INPUT_FIELDS = (
 )
 PRODUCT_FIELDS = (
     "v u bias y scratch tiles first_tile tile_blocks tile_block channels channel_blocks out_channels "
-    "tiles_h tiles_w out_h out_w y_n y_h y_w block_floats panel_floats scratch_floats"
+    f"tiles_h tiles_w out_h out_w y_n y_h y_w block_floats panel_floats scratch_floats {epilogue.FIELDS}"
 )
 WEIGHT_FIELDS = "packed u channels channels_per_chunk chunks_per_block"
 WEIGHT_SUM_FIELDS = "products sums channels channels_per_chunk chunks_per_block blocks"
@@ -71,6 +73,7 @@ class ProductSchedule:
     tail_vectors: int
     masked: bool
     by_block: bool  # chunks run over tile blocks first, so that a thread keeps to its part of U, not to its part of V
+    epilogue: Steps = NO_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +200,7 @@ class _Product:
         self.count = e.smaller(self.tile_block, self.tiles - self.first)
         self.V = e.pointer("v").at(self.tile_group * self.block_floats)
         self.U = e.pointer("u").at(self.block * self.panel_floats)
+        self.finish = epilogue.Finish(e, s.epilogue)
         self.M = e.pointer("scratch").at(e.thread * self.scratch_floats)
 
     def __getattr__(self, name: str) -> Int:  # fields, set in __init__
@@ -257,7 +261,9 @@ def _outputs(k: _Product, tile: Int, vectors: int, mask: object) -> None:
     at = k.first_tile + k.first + tile
     n, th, tw = at // k.tiles_w // k.tiles_h, at // k.tiles_w % k.tiles_h, at % k.tiles_w
     top, left = th * m, tw * m
-    y = e.pointer("y").at(n * k.y_n + top * k.y_h + left * k.y_w + k.block * k.width)
+    place = n * k.y_n + top * k.y_h + left * k.y_w + k.block * k.width
+    y = e.pointer("y").at(place)
+    residual = None if k.finish.residual is None else k.finish.residual.at(place)
     bias = e.pointer("bias").at(k.block * k.width)
     source = k.M.at(tile * k.width)
     step = k.tile_block * k.width
@@ -274,16 +280,22 @@ def _outputs(k: _Product, tile: Int, vectors: int, mask: object) -> None:
             row = apply_matrix(e, f.At, [columns[j][i] for j in range(f.size)])
             results.append([value + offset for value in row])
         last = mask if v == vectors - 1 else None
+
+        def write(i: int, j: int, v: int = v, results: list[list[Vec]] = results, last: object = last) -> None:
+            at = k.y_h * i + k.y_w * j + v * e.lanes
+            add = None if residual is None else residual.at(at)
+            _store(y.at(at), k.finish(results[i][j], k.block * k.width + v * e.lanes, add, last), last)
+
         with e.either(whole) as (yes, no):
             with yes:
                 for i in range(m):
                     for j in range(m):
-                        _store(y.at(k.y_h * i + k.y_w * j + v * e.lanes), results[i][j], last)
+                        write(i, j)
             with no:
                 for i in range(m):
                     for j in range(m):
                         with e.when(e.both(top + i < k.out_h, left + j < k.out_w)):
-                            _store(y.at(k.y_h * i + k.y_w * j + v * e.lanes), results[i][j], last)
+                            write(i, j)
 
 
 def _store(to: Ptr, value: Vec, mask: object) -> None:

@@ -18,6 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from faltung.engine.epilogue import NO_STEPS, Steps
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernels.conv_problem import Sizes, three
 from faltung.engine.kernels.group_rows import Lanes
@@ -44,6 +45,7 @@ class Schedule:
     dilation: int
     scatter: bool
     stream: bool  # the result goes past the caches
+    epilogue: Steps = NO_STEPS  # without a residual
 
     @property
     def shift(self) -> int:

@@ -2,11 +2,12 @@
 
 Engine calls (x logical (N, I, *input), w (O, I/G, *kernel), gy (N, O, *output); any strides, one dtype for all):
 
-    conv.forward(geometry, x, w, bias, *, cache=None)            -> y  (N, O, *output), stored channels last
+    conv.forward(geometry, x, w, bias, *, cache=None, epilogue=None)  -> y  (N, O, *output), stored channels last
     conv.backward_data(geometry, gy, w, *, cache=None)           -> gx (N, I, *input), stored channels last
     conv.backward_weights(geometry, x, gy, *, with_bias=False)   -> (gw (O, I/G, *kernel), gb (O,) or None)
 
-`bias` is (O,) or None. `cache` is a dictionary that lives as long as the weight's present value (or None), for packed
+`bias` is (O,) or None; `epilogue` says what else happens to y (see `engine.epilogue`).
+`cache` is a dictionary that lives as long as the weight's present value (or None), for packed
 weights; the reference packs nothing. A transposed convolution is `backward_data` of `ConvGeometry.mirrored`.
 
 Letters: N batch, P output positions of a slab of the batch, G groups, I / O channels, i = I/G, o = O/G.
@@ -20,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from faltung.engine.epilogue import ACTIVATIONS, Epilogue
 from faltung.engine.geometry import ConvGeometry
-from faltung.engine.reference import layout
+from faltung.engine.reference import activation, layout
 from faltung.engine.reference.precision import reference
 
 _SLAB_ELEMENTS = 1 << 22  # working elements at a time, so that a large batch does not double its memory
@@ -76,6 +78,7 @@ def forward(
     bias: np.ndarray | None,
     *,
     cache: dict[Any, Any] | None = None,
+    epilogue: Epilogue | None = None,
 ) -> np.ndarray:
     """y[n, o, p] = bias[o] + sum over i, tap of x[n, i, p * stride + tap * dilation - padding] * w[o, i, tap]."""
     g = geometry
@@ -91,6 +94,18 @@ def forward(
         if bias is not None:
             total += bias
         layout.to_last(y)[slab] = total
+    return y if epilogue is None else _finished(y, epilogue)
+
+
+def _finished(y: np.ndarray, epilogue: Epilogue) -> np.ndarray:
+    if epilogue.affine is not None:
+        mean, scale, shift = epilogue.affine.reshape(3, 1, -1, *(1,) * (y.ndim - 2))
+        y = (y - mean) * scale + shift
+    if epilogue.residual is not None:
+        y = y + epilogue.residual
+    if epilogue.activation:
+        operation, numbers = ACTIVATIONS[epilogue.activation]
+        y = getattr(activation, operation)(y, **numbers)
     return y
 
 
