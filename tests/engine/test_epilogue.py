@@ -10,7 +10,7 @@ import pytest
 from faltung.engine import registry, team
 from faltung.engine.epilogue import ACTIVATIONS, Epilogue, Steps
 from faltung.engine.kernel import Kernel
-from faltung.engine.kernels import conv_dense, conv_dense_winograd, conv_direct, conv_grouped, conv_winograd
+from faltung.engine.kernels import conv_dense, conv_dense_winograd, conv_direct, conv_grouped
 from faltung.engine.kernels.conv_problem import forward_problem
 from faltung.engine.reference import conv as reference
 from faltung.engine.target import host
@@ -130,18 +130,13 @@ def test_residuals_of_any_memory_order(residual: str) -> None:
 
 @pytest.mark.parametrize("chip", assembly.CHIPS)
 def test_hot_loops_stay_in_registers(chip: str) -> None:
-    """An epilogue comes after the sums: it may not cost them registers."""
+    """An epilogue comes after the sums: it may not cost them registers. (Winograd's comes in a loop of its own.)"""
     target = assembly.CHIPS[chip]
     problem = forward_problem(case("", 64, 64, (28, 28), (3, 3), padding=1).geometry)
     for steps in (Steps(True, True, "relu6"), Steps(True, False, "hardswish"), Steps(False, False, "silu")):
         schedule = replace(conv_dense.plan_for(problem, False, True, False, 2, target).schedule, epilogue=steps)
         kernel = Kernel("conv_direct", conv_direct.FIELDS, schedule, conv_direct.emit)
         _assert_sums_in_registers(kernel, chip, schedule.rows * schedule.columns * schedule.vectors)
-        if steps.activation == "silu":
-            continue  # its own multiply-adds outnumber the product's, so that `hot_loop` finds them
-        product = replace(conv_dense_winograd.plan_for(problem, True, 2, target).product_schedule, epilogue=steps)
-        kernel = Kernel("conv_winograd_product", conv_winograd.PRODUCT_FIELDS, product, conv_winograd.emit_product)
-        _assert_sums_in_registers(kernel, chip, product.tiles * product.vectors)
 
 
 def _assert_sums_in_registers(kernel: Kernel, chip: str, at_least: int) -> None:
