@@ -1,4 +1,4 @@
-"""Batch norm kernels: statistics in one pass, backward, inference, each with and without ReLU."""
+"""Batch norm kernels: statistics in one pass, backward, inference, each with and without an activation."""
 
 import numpy as np
 import pytest
@@ -30,17 +30,20 @@ def test_against_the_reference(affine: bool, offset: float) -> None:
         check("norm.batch_inference", x, mean, var, weight, bias, 1e-5, rtol=1e-5, atol=1e-5)
         gy = floats(shape, 3)
         check("norm.batch_backward", gy, x, mean, var, weight, 1e-5, rtol=3e-5, atol=3e-4)
-        fused, _, _ = check("norm.batch_forward", x, weight, bias, 1e-5, relu=True, rtol=1e-5, atol=atol)
-        np.testing.assert_array_equal(fused, np.maximum(y, 0))
+        for name, high in (("relu", np.inf), ("relu6", 6)):
+            fused, *_ = check("norm.batch_forward", x, weight, bias, 1e-5, activation=name, rtol=1e-5, atol=atol)
+            np.testing.assert_array_equal(fused, np.clip(y, 0, high))
 
 
-def test_relu_is_where_the_result_was_positive() -> None:
-    x, weight, bias = channels_last(floats((4, 33, 9, 9))), floats(33, 1), floats(33, 2)
+@pytest.mark.parametrize("name, high", [("relu", np.inf), ("relu6", 6)])
+def test_gradient_where_the_result_was_let_through(name: str, high: float) -> None:
+    x, weight, bias = channels_last(floats((4, 33, 9, 9))), floats(33, 1), floats(33, 2, scale=4.0)
     gy = floats(x.shape, 3)
     y, mean, var = registry.call("norm.batch_forward", x, weight, bias, 1e-5)
-    masked = np.where(y <= 0, np.float32(0), gy)
+    masked = np.where((y <= 0) | (y >= high), np.float32(0), gy)
+    assert (y >= 6).any()
     separate = registry.call("norm.batch_backward", masked, x, mean, var, weight, 1e-5)
-    fused = registry.call("norm.batch_backward", gy, x, mean, var, weight, 1e-5, bias=bias, relu=True)
+    fused = registry.call("norm.batch_backward", gy, x, mean, var, weight, 1e-5, bias=bias, activation=name)
     for a, b in zip(fused, separate, strict=True):
         assert a.tobytes() == b.tobytes()
 

@@ -6,7 +6,7 @@
                         for rows: S += x - shift; Q += (x - shift)^2
                     partial[block] = mean and sum of squared deviations of the block, in double
     finish      for channels in chunks: combine the blocks in order, in double (Chan, Golub and LeVeque 1979)
-    apply       for blocks of rows in chunks: y = (x - mean) * scale + bias, and max(y, 0) if asked for
+    apply       for blocks of rows in chunks: y = (x - mean) * scale + bias, and its activation if asked for
 
 One pass over x gives the statistics. The first row of a block as shift bounds the loss by rounding: it lies within
 sqrt(block_rows) deviations of the block's mean, so that Q - S^2 / n keeps all but block_rows * 2^-24 of its value,
@@ -15,7 +15,8 @@ writes
 
     gx = (gy - mean(gy) - xhat * mean(gy * xhat)) * scale
 
-With `relu`, gy counts only where the forward result, computed anew from x, is positive: no mask is kept.
+With `activation` relu or relu6, gy counts only where the forward result, computed anew from x, was let through: no mask
+is kept.
 
 Blocks have fixed rows, so the bits don't depend on threads. Registers: at most 3 per vector of channels held, plus one
 for the value in flight: 13 with VECTORS = 4. Bound by memory: x is read twice and y written once; backward reads x and
@@ -34,6 +35,7 @@ from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int, Ptr, Vec, f32, f64
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
+from faltung.engine.kernels.epilogue import activated
 
 VECTORS = 4
 BLOCK_ELEMENTS = 16384  # of x in one block of rows, as far as the bounds below let it
@@ -50,7 +52,7 @@ class Schedule:
 
     step: str
     vectors: int
-    relu: bool
+    activation: str  # of engine.epilogue.ACTIVATIONS; backward knows relu and relu6
 
 
 # --- forward --------------------------------------------------------------------------------------------------------
@@ -119,7 +121,7 @@ def _emit_apply(e: Emitter, schedule: Schedule) -> None:
             for u in range(vectors):
                 offset = row.index * channels + column + u * lanes
                 value = e.fma(flat.load(x.at(offset), lanes, mask) - mean[u], scale[u], bias[u])
-                flat.store(y.at(offset), e.maximum(value, 0.0) if schedule.relu else value, mask)
+                flat.store(y.at(offset), activated(e, schedule.activation, value), mask)
 
 
 # --- backward -------------------------------------------------------------------------------------------------------
@@ -141,8 +143,9 @@ def _emit_slopes(e: Emitter, schedule: Schedule) -> None:
                 offset = row.index * channels + column + u * lanes
                 centred = flat.load(x.at(offset), lanes, mask) - mean[u]
                 gradient = flat.load(gy.at(offset), lanes, mask)
-                if schedule.relu:
-                    gradient = _where_positive(e, gradient, centred, scale[u], bias[u])
+                if schedule.activation:
+                    result = e.fma(centred, scale[u], bias[u])
+                    gradient = _where_open(e, schedule.activation, gradient, result)
                 sums[u], slopes[u] = sums[u] + gradient, e.fma(gradient, centred, slopes[u])
             row.carry(sums + slopes)
         for u in range(vectors):
@@ -185,14 +188,19 @@ def _emit_descend(e: Emitter, schedule: Schedule) -> None:
                 offset = row.index * channels + column + u * lanes
                 centred = flat.load(x.at(offset), lanes, mask) - mean[u]
                 gradient = flat.load(gy.at(offset), lanes, mask)
-                if schedule.relu:
-                    gradient = _where_positive(e, gradient, centred, scale[u], bias[u])
+                if schedule.activation:
+                    result = e.fma(centred, scale[u], bias[u])
+                    gradient = _where_open(e, schedule.activation, gradient, result)
                 value = (gradient - e.fma(centred, per_x[u], per_gy[u])) * scale[u]
                 flat.store(gx.at(offset), value, mask)
 
 
-def _where_positive(e: Emitter, gradient: Vec, centred: Vec, scale: Vec, bias: Vec) -> Vec:
-    return e.select(e.fma(centred, scale, bias).compare("<=", 0.0), 0.0, gradient)
+def _where_open(e: Emitter, activation: str, gradient: Vec, result: Vec) -> Vec:
+    """The gradient where relu or relu6 lets it through, as the derivatives of these operations do."""
+    shut = result.compare("<=", 0.0)
+    if activation == "relu6":
+        shut = e.any_of(shut, result.compare(">=", 6.0))
+    return e.select(shut, 0.0, gradient)
 
 
 # --- pieces ---------------------------------------------------------------------------------------------------------
@@ -203,7 +211,7 @@ def _channel_vectors(e: Emitter, name: str, column: Int, vectors: int, lanes: in
 
 
 def _scales(e: Emitter, column: Int, vectors: int, lanes: int, mask: Any) -> list[Vec]:
-    """weight / sqrt(var + eps); forward and backward must agree on its bits for `relu`."""
+    """weight / sqrt(var + eps); forward and backward must agree on its bits for `activation`."""
     weights, variances = (_channel_vectors(e, name, column, vectors, lanes, mask) for name in ("weight", "var"))
     eps = e.splat(e.number("eps"), lanes)
     return [weight / e.unary("sqrt", var + eps) for weight, var in zip(weights, variances, strict=True)]
@@ -234,9 +242,9 @@ _STEPS = {
 
 
 @lru_cache(maxsize=64)
-def _kernel(step: str, vectors: int = 1, relu: bool = False) -> Kernel:
+def _kernel(step: str, vectors: int = 1, activation: str = "") -> Kernel:
     fields, emit = _STEPS[step]
-    return Kernel(f"batch_norm_{step}", fields, Schedule(step, vectors, relu), emit)
+    return Kernel(f"batch_norm_{step}", fields, Schedule(step, vectors, activation), emit)
 
 
 @lru_cache(maxsize=512)
@@ -264,14 +272,14 @@ def _refuse(x: Array, *channels: Array | None) -> str | None:
 
 
 def refuse_batch_forward(
-    x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+    x: Array, weight: Array | None, bias: Array | None, eps: float, activation: str = ""
 ) -> str | None:
     """The reason against, or None."""
     return _refuse(x, weight, bias)
 
 
 def batch_forward(
-    x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+    x: Array, weight: Array | None, bias: Array | None, eps: float, activation: str = ""
 ) -> tuple[Array, Array, Array]:
     """As `reference.norm.batch_forward`."""
     x = layout.channels_last(x)
@@ -281,25 +289,25 @@ def batch_forward(
     _kernel("moments", vectors).launch(blocks, address(x), address(partial), rows, channels, block_rows)
     results: tuple[Array, ...] = (partial, mean, var)
     _kernel("finish").launch(finish_chunks, *map(address, results), rows, channels, block_rows, blocks)
-    return batch_inference(x, mean, var, weight, bias, eps, relu), mean, var
+    return batch_inference(x, mean, var, weight, bias, eps, activation), mean, var
 
 
 def refuse_batch_inference(
-    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, activation: str = ""
 ) -> str | None:
     """The reason against, or None."""
     return _refuse(x, mean, var, weight, bias)
 
 
 def batch_inference(
-    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, activation: str = ""
 ) -> Array:
     """As `reference.norm.batch_inference`."""
     x = layout.channels_last(x)
     rows, channels, block_rows, blocks, vectors, _ = _plan(x.shape)
     y = flat.like(x)
     arrays: tuple[Array, ...] = (x, y, mean, var, *_affine(weight, bias, channels))
-    _kernel("apply", vectors, relu).launch(blocks, *map(address, arrays), bits(eps), rows, channels, block_rows)
+    _kernel("apply", vectors, activation).launch(blocks, *map(address, arrays), bits(eps), rows, channels, block_rows)
     return y
 
 
@@ -311,9 +319,11 @@ def refuse_batch_backward(
     weight: Array | None,
     eps: float,
     bias: Array | None = None,
-    relu: bool = False,
+    activation: str = "",
 ) -> str | None:
     """The reason against, or None."""
+    if activation not in ("", "relu", "relu6"):
+        return f"no derivative of {activation} from the result's sign"
     return _refuse(gy) or _refuse(x, mean, var, weight, bias)
 
 
@@ -325,7 +335,7 @@ def batch_backward(
     weight: Array | None,
     eps: float,
     bias: Array | None = None,
-    relu: bool = False,
+    activation: str = "",
 ) -> tuple[Array, Array, Array]:
     """As `reference.norm.batch_backward`."""
     x, gy = layout.channels_last(x), layout.channels_last(gy)
@@ -334,12 +344,14 @@ def batch_backward(
     gweight, gbias, per_gy, per_x = (np.empty(channels, np.float32) for _ in range(4))
     partial, gx = np.empty((blocks, 2, channels)), flat.like(x)
     tail = (bits(eps), rows, channels, block_rows)
-    _kernel("slopes", vectors, relu).launch(blocks, *map(address, (x, gy, partial, mean, var, weight, bias)), *tail)
+    _kernel("slopes", vectors, activation).launch(
+        blocks, *map(address, (x, gy, partial, mean, var, weight, bias)), *tail
+    )
     finish = _kernel("finish_slopes")
     totals = (partial, var, gweight, gbias, per_gy, per_x)
     finish.launch(finish_chunks, *map(address, totals), bits(eps), rows, channels, blocks)
     arrays = (x, gy, gx, mean, var, weight, bias, per_gy, per_x)
-    _kernel("descend", vectors, relu).launch(blocks, *map(address, arrays), *tail)
+    _kernel("descend", vectors, activation).launch(blocks, *map(address, arrays), *tail)
     return gx, gweight, gbias
 
 

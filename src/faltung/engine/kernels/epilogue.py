@@ -36,11 +36,16 @@ class Finish:
             value = e.fma(value - mean, scale, shift)
         if residual is not None:
             value = value + flat.load(residual, value.lanes, mask)
-        if not self.steps.activation:
-            return value
-        operation, numbers = ACTIVATIONS[self.steps.activation]
-        constants = {name: e.constant(number, value.lanes) for name, number in numbers.items()}
-        return EXPRESSIONS[operation].formula(e, value, **constants)
+        return activated(e, self.steps.activation, value)
+
+
+def activated(e: Emitter, activation: str, value: Vec) -> Vec:
+    """One of `ACTIVATIONS` (or none) of a vector."""
+    if not activation:
+        return value
+    operation, numbers = ACTIVATIONS[activation]
+    constants = {name: e.constant(number, value.lanes) for name, number in numbers.items()}
+    return EXPRESSIONS[operation].formula(e, value, **constants)
 
 
 def values(epilogue: Epilogue | None, groups: int, padded: int) -> tuple[tuple[int, int, int], Any]:

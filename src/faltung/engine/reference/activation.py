@@ -24,12 +24,22 @@ import math
 
 import numpy as np
 
+from faltung.engine.epilogue import ACTIVATIONS
 from faltung.engine.reference.precision import reference
 from faltung.engine.reference.special import erf
 
 _SQRT_HALF = math.sqrt(0.5)
 _SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 _GELU_CUBIC = 0.044715  # Hendrycks and Gimpel 2016, section 2
+
+
+def activated(x: np.ndarray, name: str) -> np.ndarray:
+    """One of `epilogue.ACTIVATIONS` of x, or x itself."""
+    if not name:
+        return x
+    operation, numbers = ACTIVATIONS[name]
+    result: np.ndarray = globals()[operation](x, **numbers)
+    return result
 
 
 @reference()

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from faltung.engine.epilogue import ACTIVATIONS, Epilogue
+from faltung.engine.epilogue import Epilogue
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.reference import activation, layout
 from faltung.engine.reference.precision import reference
@@ -103,10 +103,7 @@ def _finished(y: np.ndarray, epilogue: Epilogue) -> np.ndarray:
         y = (y - mean) * scale + shift
     if epilogue.residual is not None:
         y = y + epilogue.residual
-    if epilogue.activation:
-        operation, numbers = ACTIVATIONS[epilogue.activation]
-        y = getattr(activation, operation)(y, **numbers)
-    return y
+    return activation.activated(y, epilogue.activation)
 
 
 @reference()

@@ -1,11 +1,12 @@
 """Normalisations in plain NumPy: the oracle of the generated kernels, and the fallback without them.
 
-batch_forward(x, weight, bias, eps, relu=False) -> (y, mean, var)
+batch_forward(x, weight, bias, eps, activation="") -> (y, mean, var)
     x (N, C, *spatial); statistics over every axis but the channels; weight, bias, mean, var (C,).
-batch_backward(gy, x, mean, var, weight, eps, bias=None, relu=False) -> (gx, gweight, gbias)
-batch_inference(x, mean, var, weight, bias, eps, relu=False) -> y
-    given statistics instead: (x - mean) / sqrt(var + eps) * weight + bias. `relu` makes it max(y, 0), also above; its
-    backward needs the bias, with which it finds where the result was positive.
+batch_backward(gy, x, mean, var, weight, eps, bias=None, activation="") -> (gx, gweight, gbias)
+batch_inference(x, mean, var, weight, bias, eps, activation="") -> y
+    given statistics instead: (x - mean) / sqrt(var + eps) * weight + bias. `activation` (one of
+    `epilogue.ACTIVATIONS`) is applied to it, also above. batch_backward knows relu and relu6; it needs the bias, with
+    which it finds what the activation let through.
 group_forward(x, groups, weight, bias, eps) -> (y, mean, var)
     statistics of each sample over the C / groups channels of a group; weight, bias (C,); mean, var (N, groups).
 group_backward(gy, x, mean, var, groups, weight, eps) -> (gx, gweight, gbias)
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from faltung.engine.reference.activation import activated
 from faltung.engine.reference.precision import reference
 
 Array = np.ndarray
@@ -80,22 +82,22 @@ def _but_channels(ndim: int) -> Axes:
 
 @reference(wide=(1, 2))
 def batch_forward(
-    x: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+    x: Array, weight: Array | None, bias: Array | None, eps: float, activation: str = ""
 ) -> tuple[Array, Array, Array]:
     xhat, mean, var = _standardised(x, _but_channels(x.ndim), eps)
     y = _affine_channels(xhat, weight, bias)
-    return np.maximum(y, 0) if relu else y, mean.reshape(-1), var.reshape(-1)
+    return activated(y, activation), mean.reshape(-1), var.reshape(-1)
 
 
 @reference()
 def batch_inference(
-    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, relu: bool = False
+    x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, activation: str = ""
 ) -> Array:
     scale = 1 / np.sqrt(var + eps)
     if weight is not None:
         scale = scale * weight
     y = _affine_channels(x - _along_channels(mean, x.ndim), scale, bias)
-    return (np.maximum(y, 0) if relu else y).astype(x.dtype, copy=False)
+    return activated(y, activation).astype(x.dtype, copy=False)
 
 
 @reference(wide=(1, 2))
@@ -107,10 +109,13 @@ def batch_backward(
     weight: Array | None,
     eps: float,
     bias: Array | None = None,
-    relu: bool = False,
+    activation: str = "",
 ) -> tuple[Array, Array, Array]:
-    if relu:
-        gy = np.where(batch_inference(x, mean, var, weight, bias, eps) <= 0, 0, gy)
+    if activation:
+        y = batch_inference(x, mean, var, weight, bias, eps)
+        if activation not in ("relu", "relu6"):
+            raise ValueError(f"batch_backward: activation relu or relu6, got {activation!r}")
+        gy = np.where((y <= 0) | (y >= (6 if activation == "relu6" else np.inf)), 0, gy)
     axes = _but_channels(x.ndim)
     invstd = 1 / np.sqrt(_along_channels(var, x.ndim) + eps)
     xhat = (x - _along_channels(mean, x.ndim)) * invstd
