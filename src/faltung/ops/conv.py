@@ -12,6 +12,7 @@ import numpy as np
 
 from faltung import engine
 from faltung.autograd.graph import Op
+from faltung.engine.epilogue import Epilogue
 from faltung.engine.geometry import ConvGeometry
 from faltung.ops.apply import apply
 from faltung.tensor import Tensor
@@ -22,6 +23,20 @@ Cache = dict[Any, Any] | None
 def convolution(x: Tensor, w: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
     """x (N, I, *input), w (O, I/G, *kernel), bias (O,) -> (N, O, *output)."""
     return apply(Convolution, x, w, bias, geometry=geometry, cache=w.engine_cache())
+
+
+def convolution_finished(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    geometry: ConvGeometry,
+    affine: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+) -> Tensor:
+    """`convolution` with the steps of `engine.epilogue` behind it; it has no gradient."""
+    attributes = {"geometry": geometry, "cache": w.engine_cache(), "activation": activation}
+    return apply(ConvolutionFinished, x, w, bias, affine, residual, **attributes)
 
 
 def convolution_backward_data(gy: Tensor, w: Tensor, geometry: ConvGeometry, keep_packed: bool = True) -> Tensor:
@@ -69,6 +84,30 @@ class Convolution(Op):
             return gx, gw, gb
         gw = convolution_backward_weights(_conjugate(x), gy, geometry) if needs_w else None
         return gx, gw, gy.sum(_all_but_channels(geometry)) if needs_bias else None
+
+
+class ConvolutionFinished(Op):
+    """(x, w, bias, affine, residual) -> y, finished while it is in registers."""
+
+    name = "ConvolutionFinished"
+    quiet = True
+    backward = None
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: np.ndarray,
+        w: np.ndarray,
+        bias: np.ndarray | None,
+        affine: np.ndarray | None,
+        residual: np.ndarray | None,
+        *,
+        geometry: ConvGeometry,
+        cache: Cache,
+        activation: str,
+    ) -> np.ndarray:
+        epilogue = Epilogue(affine, residual, activation)
+        return engine.call("conv.forward", geometry, x, w, bias, cache=cache, epilogue=epilogue)
 
 
 class ConvolutionBackwardData(Op):

@@ -93,8 +93,84 @@ class BatchNorm(Op):
         return gx, None if weight is None else (gy * xhat).sum(axes), gy.sum(axes)
 
 
+class BatchNormActivated(Op):
+    """As `BatchNorm`, then relu or relu6 in the same pass."""
+
+    name = "batch_norm"
+    quiet = True
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float, activation: str
+    ) -> tuple[np.ndarray, ...]:
+        found: tuple[np.ndarray, ...] = engine.call("norm.batch_forward", x, weight, bias, eps, activation=activation)
+        ctx.save_inputs(0, 1, 2)
+        ctx.mark_non_differentiable(1, 2)
+        ctx.save_outputs(1, 2)
+        ctx.eps, ctx.activation = eps, activation
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor, *_: Tensor | None) -> Gradients:
+        x, weight, bias, mean, var = ctx.saved
+        if not is_grad_enabled():
+            how = {"eps": ctx.eps, "activation": ctx.activation}
+            return apply(BatchNormActivatedBackward, gy, x, mean, var, weight, bias, **how)
+        axes = _but_channels(x.ndim)
+        xhat, invstd = _standardised(x, axes, ctx.eps)
+        y = xhat if weight is None else xhat * _along_channels(weight, x.ndim)
+        y = y if bias is None else y + _along_channels(bias, x.ndim)
+        shut = (y <= 0) | (y >= 6) if ctx.activation == "relu6" else y <= 0
+        gy = gy.masked_fill(shut, 0.0)
+        gxhat = gy if weight is None else gy * _along_channels(weight, x.ndim)
+        gx = _standardised_backward(gxhat, xhat, invstd, axes)
+        return gx, None if weight is None else (gy * xhat).sum(axes), gy.sum(axes)
+
+
+class BatchNormActivatedBackward(Op):
+    """The fused first gradients of `BatchNormActivated`: of x, weight and bias."""
+
+    name = "batch_norm_backward"
+    quiet = True
+    backward = None
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        gy: np.ndarray,
+        x: np.ndarray,
+        mean: np.ndarray,
+        var: np.ndarray,
+        weight: np.ndarray | None,
+        bias: np.ndarray | None,
+        eps: float,
+        activation: str,
+    ) -> tuple[np.ndarray, ...]:
+        return engine.call("norm.batch_backward", gy, x, mean, var, weight, eps, bias=bias, activation=activation)
+
+
+class ChannelAffine(Op):
+    """(mean, var, weight, bias) -> (3, C): what an evaluating batch norm subtracts, multiplies with and adds."""
+
+    name = "channel_affine"
+    backward = None
+
+    @staticmethod
+    def forward(
+        ctx: Any, mean: np.ndarray, var: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
+    ) -> np.ndarray:
+        found = np.empty((3, mean.size), mean.dtype)
+        found[0] = mean
+        np.divide(1 if weight is None else weight, np.sqrt(var + mean.dtype.type(eps)), out=found[1])
+        found[2] = 0 if bias is None else bias
+        return found
+
+
 class BatchNormInference(Op):
-    """The affine map of each channel that given statistics define; these get no gradient."""
+    """The affine map of each channel that given statistics define; these get no gradient.
+
+    With an activation, nothing gets one.
+    """
 
     name = "batch_norm_inference"
     quiet = True
@@ -108,13 +184,14 @@ class BatchNormInference(Op):
         weight: np.ndarray | None,
         bias: np.ndarray | None,
         eps: float,
+        activation: str,
     ) -> np.ndarray:
         ctx.eps = eps
         if ctx.needs_input_grad[3]:
             ctx.save_inputs(0, 1, 2, 3)
         else:  # x itself is not needed
             ctx.save_inputs(1, 2, 3)
-        return engine.call("norm.batch_inference", x, mean, var, weight, bias, eps)
+        return engine.call("norm.batch_inference", x, mean, var, weight, bias, eps, activation=activation)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Gradients:
@@ -238,16 +315,33 @@ def update_running(running: Tensor, value: Tensor, momentum: float, correction: 
     apply_inplace(RunningAverage, running, value, keep=1.0 - momentum, gain=momentum * correction)
 
 
-def batch_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, mean, biased variance) of the batch."""
+def batch_norm(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: str = ""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, mean, biased variance) of the batch; relu or relu6 of y if `activation` names one."""
+    if activation in ("relu", "relu6"):
+        return apply(BatchNormActivated, x, weight, bias, eps=eps, activation=activation)
+    if activation:
+        raise ValueError(f"batch_norm: activation must be relu or relu6 here, got {activation!r}")
     return apply(BatchNorm, x, weight, bias, eps=eps)
 
 
 def batch_norm_inference(
-    x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str = "",
 ) -> Tensor:
-    """y for given statistics."""
-    return apply(BatchNormInference, x, mean, var, weight, bias, eps=eps)
+    """y for given statistics; with an activation, which leaves no gradient."""
+    return apply(BatchNormInference, x, mean, var, weight, bias, eps=eps, activation=activation)
+
+
+def channel_affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """(3, C): (x - [0]) * [1] + [2] is the batch norm of these statistics."""
+    return apply(ChannelAffine, mean, var, weight, bias, eps=eps)
 
 
 def group_norm(

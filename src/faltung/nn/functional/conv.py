@@ -26,7 +26,8 @@ from faltung.nn.functional._checks import (
     message,
     shape_text,
 )
-from faltung.ops.conv import convolution, transposed_convolution
+from faltung.ops.conv import convolution, convolution_finished, transposed_convolution
+from faltung.ops.norm import channel_affine
 from faltung.tensor import Tensor
 
 _LAYOUTS = {1: "(N, C, L)", 2: "(N, C, H, W)", 3: "(N, C, D, H, W)"}
@@ -145,19 +146,43 @@ def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tenso
     return _conv(where, 1, x, w, bias, 1, pad, 1, 1).permute(2, 0, 1)
 
 
+def finished_convolution(
+    ndim: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: IntOrInts,
+    padding: str | IntOrInts,
+    dilation: IntOrInts,
+    groups: int,
+    statistics: tuple[Tensor, Tensor, Tensor | None, Tensor | None, float] | None,
+    activation: str,
+) -> Tensor:
+    """A convolution of a batch, then the batch norm of `statistics` (mean, var, weight, bias, eps; checked) and one of
+    `engine.epilogue.ACTIVATIONS`, both in its kernel's registers. Nothing is recorded.
+    """
+    geometry = _geometry(f"conv{ndim}d", ndim, input, weight, bias, stride, padding, dilation, groups)
+    affine = None if statistics is None else channel_affine(*statistics)
+    return convolution_finished(input, weight, bias, geometry, affine, None, activation)
+
+
 def _conv(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
+    geometry = _geometry(where, ndim, input, weight, bias, *args)
+    if input.dim() == ndim + 2:
+        return convolution(input, weight, bias, geometry)
+    return convolution(input.unsqueeze(0), weight, bias, geometry).squeeze(0)
+
+
+def _geometry(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> ConvGeometry:
     try:
         x, w, b = input._data, weight._data, None if bias is None else bias._data
         kind = x.dtype
         geometry = _plan(where, ndim, kind, x.shape, w.shape, None if b is None else b.shape, *args)
-        fits = w.dtype == kind and (b is None or b.dtype == kind)
+        if w.dtype == kind and (b is None or b.dtype == kind):
+            return geometry
     except (AttributeError, TypeError):
-        geometry, fits = None, False
-    if geometry is None or not fits:
-        geometry = _canonical_plan(_plan, where, ndim, input, weight, bias, *args)
-    if input.dim() == ndim + 2:
-        return convolution(input, weight, bias, geometry)
-    return convolution(input.unsqueeze(0), weight, bias, geometry).squeeze(0)
+        pass
+    return _canonical_plan(_plan, where, ndim, input, weight, bias, *args)
 
 
 def _conv_transpose(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from faltung import dtypes
 from faltung.nn.functional._checks import (
     as_int,
@@ -42,8 +44,29 @@ def batch_norm(
     Raises ValueError for one value per channel in training or an eps that is not positive, RuntimeError for sizes and
     dtypes that do not fit.
     """
+    return batch_norm_activation(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def batch_norm_activation(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    activation: str = "",
+) -> Tensor:
+    """`batch_norm`, then one of `engine.epilogue.ACTIVATIONS` in the same pass: for layers that stand together.
+
+    Without statistics of the batch, an activation has no gradient here.
+    """
     where = "batch_norm"
-    usual = _are_usual(input, running_mean, running_var, weight, bias)
+    try:
+        usual = are_usual(input._data.dtype, input._data.shape[1:2], running_mean, running_var, weight, bias)
+    except AttributeError:
+        usual = False
     if not usual:
         check_tensors(
             where, ("running_mean", "running_var", "weight", "bias"),
@@ -75,8 +98,8 @@ def batch_norm(
     if not usual:
         _check_statistics(where, input, shape[1], running_mean, running_var, weight, bias)
     if not training and running_mean is not None and running_var is not None:
-        return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
-    y, mean, var = ops.batch_norm(input, weight, bias, eps)
+        return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps, activation)
+    y, mean, var = ops.batch_norm(input, weight, bias, eps, activation)
     if running_mean is not None and running_var is not None and values > 0:
         momentum = as_number(where, "momentum", momentum)
         ops.update_running(running_mean, mean, momentum)
@@ -229,12 +252,13 @@ def _check_eps(where: str, eps: float, training: bool) -> None:
         raise ValueError(message(where, f"eps must be {wanted}, got {eps}"))
 
 
-def _are_usual(input: Tensor, running_mean: Any, running_var: Any, weight: Any, bias: Any) -> bool:
+def are_usual(
+    kind: np.dtype[Any], wanted: tuple[int, ...], running_mean: Any, running_var: Any, weight: Any, bias: Any
+) -> bool:
     """Whether tensors are what they nearly always are, so that `check_tensors` and `_check_statistics` may be left out:
-    all of one floating-point type, those of the channels of the right size, no gradient for running statistics.
+    all of the input's floating-point type, one value per channel, no gradient for running statistics.
     """
     try:
-        kind, wanted = input._data.dtype, input._data.shape[1:2]
         for values in (running_mean, running_var, weight, bias):
             if values is not None and (values._data.shape != wanted or values._data.dtype != kind):
                 return False
@@ -243,7 +267,7 @@ def _are_usual(input: Tensor, running_mean: Any, running_var: Any, weight: Any, 
     for values in (running_mean, running_var):
         if values is not None and (values._requires_grad or values._view is not None):
             return False
-    return bool(kind.kind == "f")
+    return kind.kind == "f"
 
 
 def _check_statistics(

@@ -9,6 +9,7 @@ from faltung import dtypes
 from faltung.nn import functional as F
 from faltung.nn import init
 from faltung.nn.functional._checks import message, shape_text
+from faltung.nn.functional.norm import batch_norm_activation
 from faltung.nn.modules.lazy import LazyModuleMixin
 from faltung.nn.modules.module import Module
 from faltung.nn.parameter import Parameter, UninitializedBuffer, UninitializedParameter
@@ -130,6 +131,10 @@ class _NormBase(Module):
 class _BatchNorm(_NormBase):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, ...) -> the same."""
+        return self._normalise(input)
+
+    def _normalise(self, input: Tensor, activation: str = "") -> Tensor:
+        """Forward, with an activation behind it in the same pass."""
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats and self.num_batches_tracked is not None:
@@ -139,7 +144,7 @@ class _BatchNorm(_NormBase):
         mean, var = self.running_mean, self.running_var
         by_batch = self.training or (mean is None and var is None)
         tracks = not self.training or self.track_running_stats
-        return F.batch_norm(
+        return batch_norm_activation(
             input,
             mean if tracks else None,
             var if tracks else None,
@@ -148,6 +153,7 @@ class _BatchNorm(_NormBase):
             training=by_batch,
             momentum=momentum,
             eps=self.eps,
+            activation=activation,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from faltung.nn.parameter import Parameter
 from faltung.tensor import Tensor
 
+from . import _runs
 from .module import Module, _addindent, _typename
 
 Self = TypeVar("Self", bound=Module)
@@ -119,9 +120,7 @@ class Sequential(_Numbered):
 
     def forward(self, input: Any) -> Any:
         """`input` through every module in turn."""
-        for module in self._modules.values():
-            input = module(input)  # type: ignore[misc]
-        return input
+        return _runs.forward(list(self._modules.values()), input)  # type: ignore[arg-type]
 
     def insert(self: Self, index: int, module: Module) -> Self:
         """Puts a module before position `index`."""

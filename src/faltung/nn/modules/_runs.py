@@ -1,0 +1,112 @@
+"""Runs of layers in a Sequential that one kernel computes: convolution, batch norm, activation.
+
+    in evaluation, nothing recorded     Conv, [BatchNorm], [activation]      the last two in the convolution's registers
+    nothing recorded                    BatchNorm, activation                one pass over memory
+    by the batch's statistics           BatchNorm, ReLU or ReLU6             one pass, forward and backward
+
+The bits are those of the layers one by one. Only layers that leave no trace are run together: of these very classes,
+without hooks or methods of their own, on float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from faltung.autograd import is_grad_enabled
+from faltung.nn.functional.conv import finished_convolution
+from faltung.nn.functional.norm import are_usual
+from faltung.nn.modules._hooks import _has_any_global_hook
+from faltung.nn.modules.activation import Hardswish, ReLU, ReLU6, SiLU
+from faltung.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from faltung.nn.modules.conv import Conv1d, Conv2d, Conv3d
+from faltung.nn.modules.module import Module
+from faltung.tensor import Tensor
+
+_NORM_AFTER: dict[type, type] = {Conv1d: BatchNorm1d, Conv2d: BatchNorm2d, Conv3d: BatchNorm3d}
+_NORMS = frozenset(_NORM_AFTER.values())
+_ACTIVATIONS: dict[type, str] = {ReLU: "relu", ReLU6: "relu6", Hardswish: "hardswish", SiLU: "silu"}
+_DIFFERENTIABLE = ("relu", "relu6")  # their derivative follows from what they let through
+
+
+def forward(modules: Sequence[Module], input: Any) -> Any:
+    """`input` through every module in turn."""
+    if _has_any_global_hook():
+        for module in modules:
+            input = module(input)
+        return input
+    position, count = 0, len(modules)
+    while position < count:
+        module, taken = modules[position], 1
+        kind = type(module)
+        if position + 1 < count and (kind in _NORM_AFTER or kind in _NORMS) and _is_usual(module, input):
+            after = modules[position + 1 : position + 3]
+            taken, input = (
+                _convolved(module, after, input) if kind in _NORM_AFTER else _normalised(module, after, input)
+            )
+        else:
+            input = module(input)
+        position += taken
+    return input
+
+
+def _convolved(conv: Any, after: Sequence[Module], input: Tensor) -> tuple[int, Any]:
+    """(layers taken, result) from a convolution on."""
+    if is_grad_enabled() or conv.padding_mode != "zeros" or input.dim() != conv.spatial_dims + 2:
+        return 1, conv(input)
+    norm: Any = after[0]
+    if not _belongs(norm, conv, input):
+        norm = None
+    activation = _activation(after, 0 if norm is None else 1)
+    if norm is None and not activation:
+        return 1, conv(input)
+    statistics = None
+    if norm is not None:
+        statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+    settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    y = finished_convolution(conv.spatial_dims, input, conv.weight, conv.bias, *settings, statistics, activation)
+    return 1 + (norm is not None) + bool(activation), y
+
+
+def _belongs(norm: Any, conv: Any, input: Tensor) -> bool:
+    """Whether a layer is the evaluating batch norm of this convolution."""
+    kind: type = type(norm)
+    if kind is not _NORM_AFTER[type(conv)] or norm.training or not _is_plain(norm):
+        return False
+    mean, var = norm.running_mean, norm.running_var
+    if mean is None or var is None or not norm.eps >= 0:
+        return False
+    return are_usual(input._data.dtype, (conv.out_channels,), mean, var, norm.weight, norm.bias)
+
+
+def _normalised(norm: Any, after: Sequence[Module], input: Tensor) -> tuple[int, Any]:
+    """(layers taken, result) from a batch norm on."""
+    activation = _activation(after, 0)
+    by_batch = norm.training or norm.running_mean is None
+    if not activation or (activation not in _DIFFERENTIABLE if by_batch else is_grad_enabled()):
+        return 1, norm(input)
+    return 2, norm._normalise(input, activation)
+
+
+def _activation(modules: Sequence[Module], position: int) -> str:
+    """The name of the activation at a position, if there is one that may be fused."""
+    if position >= len(modules) or not _is_plain(modules[position]):
+        return ""
+    return _ACTIVATIONS.get(type(modules[position]), "")
+
+
+def _is_usual(module: Module, input: Any) -> bool:
+    return type(input) is Tensor and input._data.dtype.char == "f" and _is_plain(module)
+
+
+def _is_plain(module: Module) -> bool:
+    """No hooks, and the methods of its class."""
+    own = module.__dict__
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in own
+        or "__call__" in own
+    )

@@ -1,0 +1,188 @@
+"""Layers that a Sequential runs together: the bits of the layers one by one, and when they must stay apart."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import faltung
+from faltung import nn
+from faltung.autograd import gradcheck, gradgradcheck
+from faltung.engine import registry
+from faltung.ops import norm as ops
+
+ACTIVATIONS = {"relu": nn.ReLU, "relu in place": lambda: nn.ReLU(inplace=True), "relu6": nn.ReLU6,
+               "hardswish": nn.Hardswish, "silu": nn.SiLU, "no": nn.Identity}  # fmt: skip
+
+LAYERS: dict[str, tuple[tuple[int, ...], Callable[[], list[nn.Module]]]] = {
+    "dense": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 24, 3, padding=1), nn.BatchNorm2d(24)]),
+    "Winograd": ((2, 20, 9, 10), lambda: [nn.Conv2d(20, 33, 3, padding="same", bias=False), nn.BatchNorm2d(33)]),
+    "depthwise": ((2, 17, 9, 10), lambda: [nn.Conv2d(17, 17, 3, groups=17), nn.BatchNorm2d(17)]),
+    "no affine": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5, affine=False)]),
+    "no bias": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 5, 3, stride=2), nn.BatchNorm2d(5, bias=False)]),
+    "no statistics": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, track_running_stats=False)]),
+    "average": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5, momentum=None)]),
+    "reflected": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(5)]),
+    "no norm": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 5, 3)]),
+    "norm alone": ((2, 3, 9, 10), lambda: [nn.BatchNorm2d(3)]),
+    "1d": ((2, 3, 20), lambda: [nn.Conv1d(3, 8, 5), nn.BatchNorm1d(8)]),
+    "3d": ((2, 3, 5, 6, 7), lambda: [nn.Conv3d(3, 8, 3), nn.BatchNorm3d(8)]),
+    "rows": ((12, 7), lambda: [nn.Linear(7, 9), nn.BatchNorm1d(9)]),
+}
+
+
+def network(layers: str, activation: str) -> tuple[nn.Sequential, faltung.Tensor]:
+    faltung.manual_seed(5)
+    shape, make = LAYERS[layers]
+    model = nn.Sequential(*make(), ACTIVATIONS[activation]())
+    for layer in model:
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.weight is not None:
+            nn.init.normal_(layer.weight, 1, 2)  # results on both sides of relu6's limits
+            if layer.bias is not None:
+                nn.init.normal_(layer.bias, 1, 3)
+    return model, faltung.randn(*shape)
+
+
+def one_by_one(model: nn.Sequential, x: Any) -> Any:
+    for layer in model:
+        x = layer(x)
+    return x
+
+
+def calls(run: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The engine's operations that `run` calls."""
+    seen: list[str] = []
+    original = registry.call
+
+    def noting(name: str, *args: Any, **options: Any) -> Any:
+        seen.append(name)
+        return original(name, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("faltung.engine.call", noting)
+        run()
+    return seen
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layers", LAYERS)
+def test_evaluation(layers: str, activation: str) -> None:
+    model, x = network(layers, activation)
+    model(x)
+    model.eval()
+    with faltung.no_grad():
+        assert faltung.equal(model(x), one_by_one(model, x))
+    assert faltung.equal(model(x), one_by_one(model, x))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("layers", LAYERS)
+def test_training(layers: str, activation: str) -> None:
+    model, x = network(layers, activation)
+    other = copy.deepcopy(model)
+    weights = faltung.randn_like(model(x))
+    other(x)
+    results = []
+    for run, net in ((nn.Sequential.forward, model), (one_by_one, other)):
+        mine = x.clone().requires_grad_()
+        y = run(net, mine)
+        (y * weights).sum().backward()
+        results.append([y, mine.grad, *(p.grad for p in net.parameters()), *net.buffers()])
+    assert len(results[0]) == len(results[1])
+    for ours, theirs in zip(*results, strict=True):
+        assert faltung.equal(ours, theirs)
+
+
+def test_what_runs_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network("dense", "relu6")
+    training = calls(lambda: model(x), monkeypatch)
+    assert "norm.batch_forward" in training
+    assert not any(name.startswith("activation") for name in training)
+    model.eval()
+    with faltung.no_grad():
+        assert calls(lambda: model(x), monkeypatch) == ["conv.forward"]
+    recorded = calls(lambda: model(x), monkeypatch)  # gradients may be asked of every layer
+    assert recorded == ["conv.forward", "norm.batch_inference", "activation.hardtanh_forward"]
+
+
+class Loud(nn.ReLU):
+    def forward(self, input: faltung.Tensor) -> faltung.Tensor:
+        return super().forward(input) + 1
+
+
+def _with_hook(model: nn.Sequential) -> None:
+    model[1].register_forward_hook(lambda module, args, y: y + 1)
+
+
+def _with_backward_hook(model: nn.Sequential) -> None:
+    model[2].register_full_backward_hook(lambda module, gx, gy: None)
+
+
+def _with_own_forward(model: nn.Sequential) -> None:
+    model[1].forward = lambda x: x - 1
+
+
+def _with_subclass(model: nn.Sequential) -> None:
+    model[2] = Loud()
+
+
+def _with_training_norm(model: nn.Sequential) -> None:
+    model[1].train()
+
+
+def _with_doubles(model: nn.Sequential) -> None:
+    model.double()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_with_hook, _with_backward_hook, _with_own_forward, _with_subclass, _with_training_norm, _with_doubles],
+)
+def test_what_leaves_a_trace_stays_apart(change: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network("dense", "relu")
+    model(x)
+    model.eval()
+    change(model)
+    x = x.to(model[0].weight.dtype)
+    twin = copy.deepcopy(model) if change is _with_training_norm else model
+    with faltung.no_grad():
+        assert faltung.equal(model(x), one_by_one(twin, x))
+        assert calls(lambda: model(x), monkeypatch) != ["conv.forward"]
+
+
+def test_global_hooks_see_every_layer() -> None:
+    model, x = network("dense", "relu")
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, args, y: seen.append(type(module).__name__))
+    try:
+        with faltung.no_grad():
+            model.eval()(x)
+    finally:
+        handle.remove()
+    assert seen == ["Conv2d", "BatchNorm2d", "ReLU", "Sequential"]
+
+
+def test_errors_are_those_of_the_layers() -> None:
+    model, x = network("dense", "relu")
+    with faltung.no_grad(), pytest.raises(RuntimeError, match="needs an input with 3 channels"):
+        model.eval()(x[:, :2])
+    model[1] = nn.BatchNorm2d(7).eval()
+    with faltung.no_grad(), pytest.raises(RuntimeError, match="running_mean should contain 24 elements"):
+        model(x)
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+@pytest.mark.parametrize("affine", [True, False])
+def test_derivatives(activation: str, affine: bool) -> None:
+    faltung.manual_seed(0)
+    x = (4 * faltung.randn(3, 2, 4, dtype=faltung.float64)).requires_grad_()
+    weight = faltung.tensor([2.0, 5.0], dtype=faltung.float64, requires_grad=True) if affine else None
+    bias = faltung.tensor([0.5, 3.0], dtype=faltung.float64, requires_grad=True) if affine else None
+    inputs = [t for t in (x, weight, bias) if t is not None]
+
+    def run(*args: faltung.Tensor) -> faltung.Tensor:
+        return ops.batch_norm(args[0], *(args[1:] or (None, None)), 1e-5, activation)[0]
+
+    assert gradcheck(run, inputs)
+    assert gradgradcheck(run, inputs)
