@@ -1,6 +1,7 @@
 """The kernel cache: warm starts build nothing; what is damaged, foreign or writable by others is not trusted."""
 
 import os
+import struct
 import subprocess
 import sys
 import textwrap
@@ -207,3 +208,21 @@ def test_without_llvmlite_the_reference_answers(monkeypatch: pytest.MonkeyPatch)
         assert [label for label, _, _ in registry.candidates("activation.relu_forward")] == ["reference"]
     """)
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.skipif(not host().triple.startswith("x86_64") or sys.platform != "linux", reason="relocations of ELF, x86")
+def test_no_address_is_relative_and_32_bits_wide() -> None:
+    """Code and constants land wherever memory is free: 2 GiB apart, such an address would end the process."""
+    import llvmlite.binding as llvm
+
+    from faltung.engine.kernels import pointwise
+
+    kernel = pointwise.kernel("gelu_forward", False)  # full of constants
+    machine = jit._machine(host())
+    code = machine.emit_object(jit._optimised(kernel.ir(host()), machine, host()))
+    kinds = set()
+    for section in llvm.ObjectFileRef.from_data(code).sections():
+        if section.name().startswith(b".rela."):
+            kinds |= {info & 0xFFFFFFFF for _, info, _ in struct.iter_unpack("<QQq", section.data())}
+    assert kinds
+    assert kinds <= {1, 24}  # R_X86_64_64, R_X86_64_PC64

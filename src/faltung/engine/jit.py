@@ -100,7 +100,10 @@ def _machine(target: Target) -> Any:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
     chip = llvm.Target.from_triple(target.triple)
-    return chip.create_target_machine(cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small")
+    # Code and constants may be mapped more than 2 GiB apart, so that addresses must not be relative and 32 bits wide.
+    return chip.create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="static", codemodel="large"
+    )
 
 
 def _optimised(ir_text: str, machine: Any, target: Target) -> Any:
