@@ -100,10 +100,11 @@ def _machine(target: Target) -> Any:
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
     chip = llvm.Target.from_triple(target.triple)
-    # Code and constants may be mapped more than 2 GiB apart, so that addresses must not be relative and 32 bits wide.
-    return chip.create_target_machine(
-        cpu=target.cpu, features=target.features, opt=3, reloc="static", codemodel="large"
-    )
+    # On x86, MCJIT may map code and constants more than 2 GiB apart, so that addresses must not be relative and 32 bits
+    # wide; on ARM llvmlite keeps them together.
+    wide = target.triple.startswith("x86_64")
+    reloc, model = ("static", "large") if wide else ("pic", "small")
+    return chip.create_target_machine(cpu=target.cpu, features=target.features, opt=3, reloc=reloc, codemodel=model)
 
 
 def _optimised(ir_text: str, machine: Any, target: Target) -> Any:
