@@ -117,7 +117,7 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
             before=(*problem.before[:2], 0),
         )
     needed = -(-problem.out_channels // lanes)
-    vectors = vectors_for(needed)
+    vectors = _vectors_for(needed, target)
     blocks = -(-needed // vectors)
     taps = seen.taps[0] * seen.taps[1] * seen.taps[2]
     planes = problem.batch * problem.output[0]
@@ -146,6 +146,17 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
         tap_groups, -(-taps // tap_groups), -(-seen.channels // channels_per_group), channels_per_group,
         blocks, block_groups, -(-blocks // block_groups),
     )  # fmt: skip
+
+
+def _vectors_for(needed: int, target: Target) -> int:
+    """Vectors of a channel block. Every block reads all of x once: a wide one reads it less often, and where registers
+    allow, 6 x 4 is a third faster than 14 x 2 for 1024 -> 256 channels, 8 x 3 a tenth (AVX-512).
+    """
+    if target.registers >= 32 and target.broadcast_operand:
+        for vectors in (4, 3):
+            if needed % vectors == 0:
+                return vectors
+    return vectors_for(needed)
 
 
 def split_work(chunks: int, blocks: int, channels: int, taps: int, threads: int) -> tuple[int, int, int]:
