@@ -81,25 +81,26 @@ def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int
 
     Measured on 2-core AVX-512 machines (Zen 5, Sapphire Rapids): direct, 90% of the peak; the product of Winograd 76%;
     an input vector 8 cycles; weights read at 6 bytes a cycle, between a shared cache that has them still and memory, as
-    long as U fits half of that cache, else at 3; the weight transform writes 3.2 bytes a cycle, which counts where
-    weights are used only once.
+    long as U fits that cache, else at 3, and once more per block of tiles at 16 where a panel outgrows L2. Where weights
+    are used only once, packing reads 3.6 bytes a cycle and their transform writes 3.2.
     """
     lanes = target.lanes
     c, o = problem.channels, problem.out_channels
     _, out_h, out_w = problem.output
     rate = 2.0 * lanes
-    direct = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + 4.0 * 9 * c * o / 6
-    best, choice = direct, 0
+    weight_bytes = 4.0 * 9 * c * o
+    packing = 0.0 if weights_are_kept else weight_bytes / 3.6
+    best, choice = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + weight_bytes / 6 + packing, 0
     for m in (2, 4):
         size = (m + 2) ** 2
         tiles = problem.batch * -(-out_h // m) * -(-out_w // m)
-        product = tiles * size * c * o / (0.76 * rate)
-        u_bytes = 4.0 * size * c * o
-        total = product + u_bytes / (6 if u_bytes <= target.l3_bytes / 2 else 3)
-        total += 8.0 * tiles * size * c / lanes + 4000
+        u_bytes, panel_bytes = 4.0 * size * c * o, 4.0 * size * c * 2 * lanes
+        total = tiles * size * c * o / (0.76 * rate) + 8.0 * tiles * size * c / lanes + 4000
+        total += u_bytes / (6 if u_bytes <= target.l3_bytes else 3)
+        if panel_bytes > target.l2_bytes / 2:
+            total += u_bytes / 16 * (4.0 * tiles * size * c // (target.l2_bytes / 2))
         if not weights_are_kept:
-            # U that fills the shared cache pushes the call's other arrays out of it
-            total = (total + u_bytes / 3.2) * (1.3 if u_bytes > target.l3_bytes / 4 else 1.0)
+            total += packing + u_bytes / 3.2
         if total < best:
             best, choice = total, m
     return choice

@@ -56,7 +56,7 @@ def _too_dear(geometry: ConvGeometry, target: Target) -> str | None:
     direct = pixels * 9 * c * o / (0.88 * 2 * lanes)
     product = tiles * POINTS * c * o / (0.80 * 2 * lanes)
     transforms = 8.0 * tiles * POINTS * (c + o) / lanes
-    gathering = 4.0 * POINTS * c * o / 1.8
+    gathering = 4.0 * POINTS * c * o / 2.1
     return None if product + transforms + gathering + 8000 < direct else "direct sums are estimated faster"
 
 
