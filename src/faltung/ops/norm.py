@@ -7,6 +7,7 @@ follow.
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -340,8 +341,20 @@ def batch_norm_inference(
 
 
 def channel_affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """(3, C): (x - [0]) * [1] + [2] is the batch norm of these statistics."""
-    return apply(ChannelAffine, mean, var, weight, bias, eps=eps)
+    """(3, C): (x - [0]) * [1] + [2] is the batch norm of these statistics. Kept until one of them is written to."""
+    cache = var.engine_cache()
+    storages = (mean._storage, None if weight is None else weight._storage, None if bias is None else bias._storage)
+    contents = tuple([None if storage is None else storage.content_key() for storage in storages])
+    if cache is None or contents[0] is None:
+        return apply(ChannelAffine, mean, var, weight, bias, eps=eps)
+    kept = cache.get("affine")
+    if kept is not None and kept[1] == contents and kept[2] == eps and all(map(is_, kept[0], storages)):
+        return kept[3]
+    affine = apply(ChannelAffine, mean, var, weight, bias, eps=eps)
+    exported = any(storage is not None and content is None for storage, content in zip(storages, contents))
+    if not exported:
+        cache["affine"] = (storages, contents, eps, affine)
+    return affine
 
 
 def group_norm(

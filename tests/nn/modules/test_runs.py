@@ -94,6 +94,30 @@ def test_training(layers: str, activation: str) -> None:
         assert faltung.equal(ours, theirs)
 
 
+def _scale_through_numpy(values: faltung.Tensor) -> None:
+    array = values.detach().numpy()
+    array *= 3
+
+
+@pytest.mark.parametrize("name", ["0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var"])
+@pytest.mark.parametrize(
+    "write",
+    [lambda values: values.mul_(2), lambda values: values.data.add_(1), _scale_through_numpy],
+    ids=["in place", "data", "numpy"],
+)
+def test_every_write_is_seen(name: str, write: Callable[[faltung.Tensor], object]) -> None:
+    model, x = network("dense", "relu")
+    model(x)
+    model.eval()
+    with faltung.no_grad():
+        for _ in range(3):
+            before = model(x)
+            write(model.state_dict()[name])
+            after = model(x)
+            assert faltung.equal(after, one_by_one(model, x))
+            assert not faltung.equal(after, before)
+
+
 def test_what_runs_together(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = network("dense", "relu6")
     training = calls(lambda: model(x), monkeypatch)

@@ -81,8 +81,8 @@ def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int
 
     Measured on 2-core AVX-512 machines (Zen 5, Sapphire Rapids): direct, 90% of the peak; the product of Winograd 76%;
     an input vector 8 cycles; weights read at 6 bytes a cycle, between a shared cache that has them still and memory, as
-    long as U fits that cache, else at 3, and once more per block of tiles at 16 where a panel outgrows L2. Where weights
-    are used only once, packing reads 3.6 bytes a cycle and their transform writes 3.2.
+    long as U fits that cache, else at 3, and once more per block of tiles at 16 where a panel outgrows L2. Where
+    weights are used only once, packing reads 3.6 bytes a cycle and their transform writes 3.2.
     """
     lanes = target.lanes
     c, o = problem.channels, problem.out_channels

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from faltung.autograd import is_grad_enabled
+from faltung.autograd.modes import modes
 from faltung.nn.functional.conv import finished_convolution
 from faltung.nn.functional.norm import are_usual
 from faltung.nn.modules._hooks import _has_any_global_hook
@@ -52,7 +52,7 @@ def forward(modules: Sequence[Module], input: Any) -> Any:
 
 def _convolved(conv: Any, after: Sequence[Module], input: Tensor) -> tuple[int, Any]:
     """(layers taken, result) from a convolution on."""
-    if is_grad_enabled() or conv.padding_mode != "zeros" or input.dim() != conv.spatial_dims + 2:
+    if modes.grad or conv.padding_mode != "zeros" or input.dim() != conv.spatial_dims + 2:
         return 1, conv(input)
     norm: Any = after[0]
     if not _belongs(norm, conv, input):
@@ -62,9 +62,11 @@ def _convolved(conv: Any, after: Sequence[Module], input: Tensor) -> tuple[int, 
         return 1, conv(input)
     statistics = None
     if norm is not None:
-        statistics = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+        state, learned = norm._buffers, norm._parameters
+        statistics = (state["running_mean"], state["running_var"], learned["weight"], learned["bias"], norm.eps)
     settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
-    y = finished_convolution(conv.spatial_dims, input, conv.weight, conv.bias, *settings, statistics, activation)
+    weight, bias = conv._parameters["weight"], conv._parameters["bias"]
+    y = finished_convolution(conv.spatial_dims, input, weight, bias, *settings, statistics, activation)
     return 1 + (norm is not None) + bool(activation), y
 
 
@@ -73,17 +75,18 @@ def _belongs(norm: Any, conv: Any, input: Tensor) -> bool:
     kind: type = type(norm)
     if kind is not _NORM_AFTER[type(conv)] or norm.training or not _is_plain(norm):
         return False
-    mean, var = norm.running_mean, norm.running_var
+    state, learned = norm._buffers, norm._parameters  # where the attributes lead, without the way there
+    mean, var = state["running_mean"], state["running_var"]
     if mean is None or var is None or not norm.eps >= 0:
         return False
-    return are_usual(input._data.dtype, (conv.out_channels,), mean, var, norm.weight, norm.bias)
+    return are_usual(input._data.dtype, (conv.out_channels,), mean, var, learned["weight"], learned["bias"])
 
 
 def _normalised(norm: Any, after: Sequence[Module], input: Tensor) -> tuple[int, Any]:
     """(layers taken, result) from a batch norm on."""
     activation = _activation(after, 0)
     by_batch = norm.training or norm.running_mean is None
-    if not activation or (activation not in _DIFFERENTIABLE if by_batch else is_grad_enabled()):
+    if not activation or (activation not in _DIFFERENTIABLE if by_batch else modes.grad):
         return 1, norm(input)
     return 2, norm._normalise(input, activation)
 
@@ -103,10 +106,10 @@ def _is_plain(module: Module) -> bool:
     """No hooks, and the methods of its class."""
     own = module.__dict__
     return not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
         or "forward" in own
         or "__call__" in own
     )
