@@ -5,6 +5,10 @@
 `panel` holds `vectors` full vectors per k, one after another. Pixels lie `pitch` elements apart; three of them hang on
 one base pointer (base, base + pitch, base + 2 pitch), since an x86 address adds one register once or twice.
 
+The panel is asked for some KiB ahead, into L2: weights of a whole network come from the shared cache or from memory,
+and without that every page of a panel begins with a wait (512 -> 512 channels at 7 px from memory: 1.34 ms without,
+0.95 with; Sapphire Rapids).
+
 Registers: pixels * vectors accumulators + `vectors` for the panel + 1 for the broadcast value.
 """
 
@@ -16,6 +20,7 @@ from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.target import Target
 
 PIXELS_PER_BASE = 3
+AHEAD = 1536  # floats of the panel between its use and the request for it: hardware stops asking at every page's end
 
 
 @lru_cache(maxsize=64)
@@ -91,6 +96,8 @@ def _rounds(
         here, at, sums = loop.carried[: len(bases)], loop.carried[len(bases)], loop.carried[len(bases) + 1 :]
         moved = _split(rows, here)
         for k in range(unroll):
+            for line in range(0, vectors * e.lanes, 16):
+                e.prefetch(at.at(k * width + line + AHEAD), locality=2)
             weights = [at.at(k * width + v * e.lanes).load(e.lanes) for v in range(vectors)]
             p = 0
             for row in moved:
