@@ -230,6 +230,19 @@ def test_large_results_are_streamed(monkeypatch):
 
 
 @pytest.mark.parametrize("chip", assembly.CHIPS)
+@pytest.mark.parametrize("channels, size", [(64, 32), (48, 28), (128, 28), (512, 28), (256, 14)])
+def test_winograd_products_stay_in_registers(chip, channels, size, monkeypatch):
+    """Tile blocks of many sizes: the widest register tiles and narrower ones."""
+    target = assembly.CHIPS[chip]
+    problem = forward_problem(dense("", channels, channels, (size, size), (3, 3), n=1, padding=1).geometry)
+    for outputs in (2, 4):
+        monkeypatch.setattr(conv_dense_winograd, "outputs_for", lambda *_, m=outputs: m)
+        s = conv_dense_winograd.plan_for.__wrapped__(problem, True, 2, target).product_schedule
+        kernel = Kernel("conv_winograd_product", conv_winograd.PRODUCT_FIELDS, s, conv_winograd.emit_product)
+        assembly.assert_stays_in_registers(kernel, chip, s.tiles * s.vectors)
+
+
+@pytest.mark.parametrize("chip", assembly.CHIPS)
 def test_hot_loops_stay_in_registers(chip):
     target = assembly.CHIPS[chip]
     case = dense("wide", 64, 64, (56, 56), (3, 3), n=1, padding=1)

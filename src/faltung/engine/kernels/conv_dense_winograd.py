@@ -33,6 +33,7 @@ from faltung.engine.target import Target, host
 
 Cache = dict[Any, Any] | None
 _LEAST_CHANNELS = 16
+_SPARE_REGISTERS = 2  # of 32: a tile that takes all but one spills here, where accumulators begin as zeros
 _SHARE_OF_L3 = 4  # V of one batch of tiles takes at most this part of the shared cache
 
 
@@ -214,7 +215,7 @@ def plan_for(problem: Problem, weights_are_kept: bool, threads: int, target: Tar
     needed = -(-problem.out_channels // lanes)
     vectors = vectors_for(needed)
     channel_blocks = -(-needed // vectors)
-    most = min(largest_tile(target, vectors), 14)
+    most = min(largest_tile(target, vectors, _SPARE_REGISTERS if target.registers >= 32 else 0), 14)
     room = target.l2_bytes // 2
     per_tile = size * 4 * (problem.channels + vectors * lanes)
     tile_block = min(tiles, max(most, room // per_tile))

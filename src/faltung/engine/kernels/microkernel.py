@@ -24,13 +24,13 @@ AHEAD = 1536  # floats of the panel between its use and the request for it: hard
 
 
 @lru_cache(maxsize=64)
-def largest_tile(target: Target, vectors: int) -> int:
-    """Pixels that fit beside `vectors` panel vectors and the broadcasts without spilling.
+def largest_tile(target: Target, vectors: int, spare: int = 0) -> int:
+    """Pixels that fit beside `vectors` panel vectors, the broadcasts and `spare` registers without spilling.
 
     x86 broadcasts from memory into one register; on NEON LLVM loads the scalars of several pixels and rounds ahead.
     """
     broadcasts = 1 if target.triple.startswith("x86_64") else 12
-    return max(1, (target.registers - vectors - broadcasts) // vectors)
+    return max(1, (target.registers - vectors - broadcasts - spare) // vectors)
 
 
 class Row:
