@@ -50,6 +50,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "loss.cross_entropy_forward": ("cross_entropy",),
     "loss.cross_entropy_backward": ("cross_entropy",),
     "layout.copy": ("relayout",),
+    **{f"reduce.{name}": ("reduce",) for name in ("sum", "largest", "smallest")},
     "random.words": ("mersenne",),
     "random.below": ("mersenne",),
     "dropout.forward": ("dropout",),

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from faltung import return_types
+from faltung import engine, return_types
 from faltung.autograd.graph import Op
 from faltung.dtypes import COMPLEX
 from faltung.ops.apply import apply
 from faltung.ops.dims import as_dims, wrap_dim
 from faltung.ops.extremes import maximum, minimum
 from faltung.ops.gather import gather
-from faltung.ops.reduce import check_not_empty, restore_dims
+from faltung.ops.reduce import check_not_empty, large, restore_dims, with_dims
 from faltung.tensor import Tensor
 
 _wrap = Tensor._wrap
@@ -37,6 +37,9 @@ class Extreme(Op):
         ctx.save_inputs(0)
         ctx.save_outputs(0)
         ctx.shape, ctx.dims, ctx.keepdim = x.shape, dims, keepdim
+        if large(x, dims):
+            found = engine.call("reduce.largest" if largest else "reduce.smallest", x, dims)
+            return with_dims(found, x, dims, keepdim)
         ufunc: np.ufunc = np.maximum if largest else np.minimum
         return ufunc.reduce(x, axis=dims, keepdims=keepdim)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from faltung import dtypes
+from faltung import dtypes, engine
 from faltung.autograd.graph import Op
 from faltung.dtypes import FLOATING, OF_NUMPY
 from faltung.ops.apply import apply
@@ -32,6 +32,29 @@ def _accumulator(x: Any) -> Any:
     return np.float32 if x.dtype == np.float16 else x.dtype
 
 
+_LARGE = 1 << 14  # elements: from here on the way to the engine is short beside the work
+
+
+def large(x: Any, dims: Any) -> bool:
+    """Whether a reduction is one for the engine."""
+    return x.size >= _LARGE and x.dtype == np.float32 and len(dims) > 0
+
+
+def with_dims(found: Any, x: Any, dims: Any, keepdim: bool) -> Any:
+    """A reduced array with its reduced dimensions back as size 1, if they are to stay."""
+    if not keepdim:
+        return found
+    return found.reshape(tuple([1 if dim in dims else size for dim, size in enumerate(x.shape)]))
+
+
+def _total(x: Any, dims: Any, keepdim: bool, exact: bool = False) -> Any:
+    """Sum over dimensions; `exact` leaves float16 sums in float32."""
+    if large(x, dims):
+        return with_dims(engine.call("reduce.sum", x, dims), x, dims, keepdim)
+    found = np.add.reduce(x, axis=dims, dtype=_accumulator(x), keepdims=keepdim)
+    return found if exact or found.dtype == x.dtype else found.astype(x.dtype)
+
+
 class Sum(Op):
     """Sum over dimensions."""
 
@@ -40,8 +63,7 @@ class Sum(Op):
     @staticmethod
     def forward(ctx: Any, x: Any, *, dims: Any, keepdim: bool) -> Any:
         ctx.shape, ctx.dims, ctx.keepdim = x.shape, dims, keepdim
-        found = np.add.reduce(x, axis=dims, dtype=_accumulator(x), keepdims=keepdim)
-        return found if found.dtype == x.dtype else found.astype(x.dtype)
+        return _total(x, dims, keepdim)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -58,7 +80,7 @@ class Mean(Op):
     def forward(ctx: Any, x: Any, *, dims: Any, keepdim: bool) -> Any:
         ctx.shape, ctx.dims, ctx.keepdim = x.shape, dims, keepdim
         ctx.count = math.prod([x.shape[dim] for dim in dims])
-        total = np.asarray(np.add.reduce(x, axis=dims, dtype=_accumulator(x), keepdims=keepdim))
+        total = np.asarray(_total(x, dims, keepdim, exact=True))
         return np.true_divide(total, total.dtype.type(ctx.count)).astype(x.dtype, copy=False)
 
     @staticmethod
