@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,9 @@ from faltung.nn.functional import conv2d
 
 
 @pytest.fixture(autouse=True)
-def restore() -> Iterator[None]:
+def restore(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(choice, "_file", lambda: tmp_path / "choices.json")
+    choice.forget()
     before = vars(flags).copy()
     yield
     threads = before.pop("threads")
@@ -72,9 +75,40 @@ def test_other_shapes_are_measured_again() -> None:
     for shape in ((2, 3), (3, 2), (2, 3)):
         choice.fastest("conv.forward", candidates, (np.zeros(shape, "f"),), {})
     assert seen == [(2, 3)] * 4 + [(3, 2)] * 4
+
+
+def test_choices_are_remembered_on_disk(tmp_path: Path) -> None:
+    calls: list[str] = []
+    candidates = [(name, lambda x, name=name: calls.append(name)) for name in ("one", "two")]
+    args = (np.zeros((2, 3), "f"),)
+    first = choice.fastest("conv.forward", candidates, args, {})
+    assert len(calls) == 4
+    choice.forget()  # as a new process begins
+    assert choice.fastest("conv.forward", candidates, args, {}) is first
+    assert len(calls) == 4
     choice.forget()
-    choice.fastest("conv.forward", candidates, (np.zeros((2, 3), "f"),), {})
-    assert len(seen) == 12
+    renamed = [(f"new {name}", run) for name, run in candidates]  # a version that knows none of the labels
+    choice.fastest("conv.forward", renamed, args, {})
+    assert len(calls) == 8
+    choice.forget()
+    path = tmp_path / "choices.json"
+    path.write_bytes(path.read_bytes()[:-3])  # damaged: measured anew, and written anew
+    choice.fastest("conv.forward", renamed, args, {})
+    assert len(calls) == 12
+    choice.forget()
+    choice.fastest("conv.forward", renamed, args, {})
+    assert len(calls) == 12
+
+
+def test_chips_threads_and_switches_have_files_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    files = set()
+    for threads in (1, 2):
+        cpu.set_num_threads(threads)
+        for winograd in (True, False):
+            with cpu.flags(winograd=winograd):
+                files.add(choice._file())
+    assert len(files) == 4
 
 
 def test_results_stay_right_while_kernels_are_measured() -> None:

@@ -23,9 +23,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     place = tmp_path / "kernels"
     monkeypatch.setenv("FALTUNG_CACHE", str(place))
     monkeypatch.setattr(jit, "_addresses", {})
-    jit._folder.cache_clear()
+    jit.cache_folder.cache_clear()
     yield place
-    jit._folder.cache_clear()
+    jit.cache_folder.cache_clear()
 
 
 class Builds:

@@ -52,10 +52,10 @@ def assembly(ir_text: str, target: Target) -> str:
 
 def _load(symbol: str, key: str, build: Callable[[], str]) -> int:
     target = host()
-    digest = hashlib.sha256("\0".join((_generator_version(), target.cpu, target.features, key)).encode()).hexdigest()
-    folder = _folder()
+    digest = hashlib.sha256("\0".join((generator_version(), target.cpu, target.features, key)).encode()).hexdigest()
+    folder = cache_folder()
     path = folder / f"{digest}.o" if folder else None
-    code = _read(path) if path else None
+    code = read_kept(path) if path else None
     debug.say(3, f"{'loaded' if code else 'building'} {key}")
     if code is None:
         ir_text = build()
@@ -65,7 +65,7 @@ def _load(symbol: str, key: str, build: Callable[[], str]) -> int:
         machine = _machine(target)
         code = machine.emit_object(_optimised(ir_text, machine, target))
         if path:
-            _write(path, code)
+            write_kept(path, code)
     return _link(symbol, code)
 
 
@@ -133,7 +133,7 @@ def _optimised(ir_text: str, machine: Any, target: Target) -> Any:
 
 
 @lru_cache(maxsize=1)
-def _generator_version() -> str:
+def generator_version() -> str:
     """Digest of everything that shapes the code: this package's source and LLVM's version."""
     digest = hashlib.sha256(f"{llvmlite.__version__} {llvm.llvm_version_info}".encode())
     here = Path(__file__).parent
@@ -154,7 +154,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @lru_cache(maxsize=1)
-def _folder() -> Path | None:
+def cache_folder() -> Path | None:
     """The cache folder if it is ours alone, None if code must stay in memory."""
     override = os.environ.get("FALTUNG_CACHE")
     if override:
@@ -183,7 +183,7 @@ def _is_ours(path: Path) -> bool:
     return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _read(path: Path) -> bytes | None:
+def read_kept(path: Path) -> bytes | None:
     """The code in a cache file, or None if there is none, it is not ours, or it is damaged."""
     try:
         if not _is_ours(path):
@@ -199,7 +199,7 @@ def _read(path: Path) -> bytes | None:
     return code
 
 
-def _write(path: Path, code: bytes) -> None:
+def write_kept(path: Path, code: bytes) -> None:
     """Put a file in place in one step; a cache that can't be written is no error."""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
