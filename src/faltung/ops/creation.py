@@ -12,6 +12,7 @@ from faltung import attributes, dtypes
 from faltung.attributes import as_size, check_device, contiguous_format, preserve_format
 from faltung.dtypes import INTEGER, get_default_dtype, to_numpy_dtype
 from faltung.dtypes import dtype as _dtype
+from faltung.engine import memory
 from faltung.ops.convert import clone, fitting_number, laid_out
 from faltung.ops.promotion import as_number, cast
 from faltung.tensor import Tensor
@@ -211,7 +212,7 @@ def empty(
     memory_format: attributes.memory_format = contiguous_format,
 ) -> Tensor:
     """An uninitialised tensor."""
-    found = np.empty(_sizes("empty", size), to_numpy_dtype(dtype or get_default_dtype()))
+    found = memory.empty(_sizes("empty", size), to_numpy_dtype(dtype or get_default_dtype()))
     if memory_format not in (contiguous_format, preserve_format):
         found = laid_out(found, memory_format, "empty")
     return _finish(found, requires_grad, device, layout)

@@ -9,6 +9,7 @@ import numpy as np
 
 from faltung import attributes, dtypes, sampling
 from faltung.autograd.graph import Op
+from faltung.engine import memory
 from faltung.ops.apply import apply
 from faltung.ops.random_fill import bernoulli_, check_int, check_kind, check_probabilities, normal_, random_, uniform_
 from faltung.random import Generator, choose
@@ -61,7 +62,7 @@ def _target(
     if layout is not None and layout is not attributes.strided:
         raise RuntimeError(f"{where}: expected layout strided, got {layout}.")
     if out is None:
-        return Tensor._wrap(np.empty(shape, dtype=dtypes.to_numpy_dtype(default if dtype is None else dtype)))
+        return Tensor._wrap(memory.empty(shape, dtypes.to_numpy_dtype(default if dtype is None else dtype)))
     if dtype is not None and out.dtype is not dtypes.as_dtype(dtype):
         raise RuntimeError(f"{where}: dtype {dtype} does not match dtype of out parameter ({out.dtype}).")
     if tuple(out.shape) != shape:
@@ -80,7 +81,7 @@ def _empty_like(where: str, input: Any, dtype: Any, device: Any, memory_format: 
     kind = input._data.dtype if dtype is None else dtypes.to_numpy_dtype(dtype)
     if memory_format in (None, attributes.preserve_format):
         return Tensor._wrap(np.empty_like(input._data, dtype=kind))
-    return Tensor._wrap(np.empty(input.shape, dtype=kind)).contiguous(memory_format=memory_format)
+    return Tensor._wrap(memory.empty(input._data.shape, kind)).contiguous(memory_format=memory_format)
 
 
 # --- new tensors ----------------------------------------------------------------------------------------------------
