@@ -76,11 +76,19 @@ def measure(case: Any, frameworks: list[Framework], peak: Peak, budget_s: float,
 def print_processes(frameworks: list[Framework], threads: int) -> dict[str, Any]:
     """Start times and memory, each from fresh processes."""
     starts = processes.start_times(threads)
-    print("\n" + "\n".join(f"{name:28} {seconds:6.3f} s" for name, seconds in starts.items()))
+    print("\n" + "\n".join(f"{name:40} {seconds:6.3f} s" for name, seconds in starts.items()))
+    overhead = {job: processes.run(job, "faltung", threads) for job in ("overhead", "overhead_recorded")}
+    print(
+        "one operation on a 4x4 tensor           " + ", ".join(f"{1e6 * s:.1f} us" for s in overhead.values()), end=""
+    )
+    print(" (recorded)")
+    busy = {f.lib.__name__: processes.run("busy", f.lib.__name__, threads) for f in frameworks[:2]}
+    for name, ratio in busy.items():
+        print(f"ResNet-18 beside a busy process, {name:8} {ratio:5.2f} times as long")
     growth = processes.memory_growth(list(dict.fromkeys(f.lib.__name__ for f in frameworks)), threads)
     for name, size_bytes in growth.items():
         print(f"memory of (64, 3, 244, 244) -> 64 channels, {name:8} {size_bytes / 1e6:6.0f} MB above its input")
-    return {"start_s": starts, "memory_bytes": growth}
+    return {"start_s": starts, "overhead_s": overhead, "busy_ratio": busy, "memory_bytes": growth}
 
 
 def main(arguments: list[str] | None = None) -> int:

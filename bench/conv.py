@@ -10,6 +10,7 @@ import numpy as np
 from bench.frameworks import Framework
 
 FORWARD, TRAINING = "forward", "fwd+bwd"
+DIRECT = "direct"  # forward without Winograd
 CHECKED = 64  # positions of each result that are computed again in float64
 TOLERANCE = 1e-4  # of the largest value, for float32 sums of up to a million products
 
@@ -31,13 +32,13 @@ class ConvRow:
     modes: tuple[str, ...] = (FORWARD, TRAINING)
 
     def case(self, mode: str) -> "ConvCase":
-        return ConvCase(self, mode, self.batch or (1 if mode == FORWARD else 8))
+        return ConvCase(self, mode, self.batch or (8 if mode == TRAINING else 1))
 
 
 ROWS = (
-    ConvRow("3x3 64->64 @56", 64, 64, 56, 3, padding=1),
-    ConvRow("3x3 128->128 @28", 128, 128, 28, 3, padding=1),
-    ConvRow("3x3 256->256 @14", 256, 256, 14, 3, padding=1),
+    ConvRow("3x3 64->64 @56", 64, 64, 56, 3, padding=1, modes=(FORWARD, DIRECT, TRAINING)),
+    ConvRow("3x3 128->128 @28", 128, 128, 28, 3, padding=1, modes=(FORWARD, DIRECT, TRAINING)),
+    ConvRow("3x3 256->256 @14", 256, 256, 14, 3, padding=1, modes=(FORWARD, DIRECT, TRAINING)),
     ConvRow("3x3 512->512 @7", 512, 512, 7, 3, padding=1),
     ConvRow("1x1 64->256 @56", 64, 256, 56, 1),
     ConvRow("1x1 1024->256 @14", 1024, 256, 14, 1),
@@ -57,11 +58,11 @@ class ConvCase:
         self.row, self.mode, self.batch = row, mode, batch
         self.output = (row.size + 2 * row.padding - row.kernel) // row.stride + 1
         products = row.kernel**2 * row.in_channels // row.groups * row.out_channels * self.output**2 * batch
-        self.flop = 2 * products * (1 if mode == FORWARD else 3)
+        self.flop = 2 * products * (3 if mode == TRAINING else 1)
         x, y = (c * size**2 * batch for c, size in ((row.in_channels, row.size), (row.out_channels, self.output)))
         weight = row.kernel**2 * row.in_channels // row.groups * row.out_channels
         # Forward and each of the two gradients move x, weight and y (or their gradients) once.
-        self.bytes = 4 * ((x + weight + y) * (1 if mode == FORWARD else 3))
+        self.bytes = 4 * ((x + weight + y) * (3 if mode == TRAINING else 1))
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray, ...]:
@@ -73,7 +74,7 @@ class ConvCase:
             (row.out_channels,),
             (self.batch, row.out_channels, self.output, self.output),
         )
-        wanted = shapes[: 3 if self.mode == FORWARD else 4]
+        wanted = shapes[: 4 if self.mode == TRAINING else 3]
         return tuple(rng.random(shape, np.float32) - np.float32(0.5) for shape in wanted)
 
     def call(self, framework: Framework) -> Callable[[], Any]:
@@ -87,7 +88,13 @@ class ConvCase:
             with lib.no_grad():
                 return lib.nn.functional.conv2d(x, weight, bias, **settings)
 
-        if self.mode == FORWARD:
+        def direct() -> Any:
+            with lib.backends.cpu.flags(winograd=False):
+                return forward()
+
+        if self.mode == DIRECT and framework.channels_last is None:
+            return direct
+        if self.mode != TRAINING:
             return forward
         x.requires_grad_(True)
         gradient = framework.data(self.arrays[3])
@@ -106,8 +113,8 @@ class ConvCase:
             AssertionError: the error is above `TOLERANCE`.
         """
         result = self.call(framework)()
-        results = [result] if self.mode == FORWARD else list(result)
-        samplers = [self._y_at] if self.mode == FORWARD else [self._x_gradient_at, self._weight_gradient_at]
+        results = list(result) if self.mode == TRAINING else [result]
+        samplers = [self._x_gradient_at, self._weight_gradient_at] if self.mode == TRAINING else [self._y_at]
         rng = np.random.default_rng(1)
         worst = 0.0
         for tensor, sampler in zip(results, samplers, strict=False):

@@ -36,6 +36,69 @@ def job_first_answer(name: str) -> float:
     return time.perf_counter() - start_s
 
 
+def job_resnet18(name: str) -> float:
+    """Seconds from the import to the first answer of ResNet-18 on one image."""
+    start_s = time.perf_counter()
+    lib = importlib.import_module(name)
+    from bench import models
+
+    model = models.resnet18(lib).eval()
+    with lib.no_grad():
+        model(lib.rand(1, 3, 224, 224)).argmax(1).item()
+    return time.perf_counter() - start_s
+
+
+def job_busy(name: str) -> float:
+    """How many times longer ResNet-18 takes on one image while another process keeps a core busy."""
+    lib = importlib.import_module(name)
+    from bench import models
+
+    model, x = models.resnet18(lib).eval(), lib.rand(1, 3, 224, 224)
+
+    def median_s() -> float:
+        times = []
+        with lib.no_grad():
+            for _ in range(60):
+                start_s = time.perf_counter()
+                model(x)
+                times.append(time.perf_counter() - start_s)
+        return median(times[10:])
+
+    free_s = median_s()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            return median_s() / free_s
+        finally:
+            other.kill()
+
+
+def job_overhead(name: str) -> float:
+    """Seconds of the slowest of a few operations on a 4x4 tensor, nothing recorded."""
+    return _overhead_s(importlib.import_module(name), False)
+
+
+def job_overhead_recorded(name: str) -> float:
+    """As `job_overhead`, recorded for gradients."""
+    return _overhead_s(importlib.import_module(name), True)
+
+
+def _overhead_s(lib: Any, recorded: bool, rounds: int = 2000) -> float:
+    x, y = lib.rand(4, 4, requires_grad=recorded), lib.rand(4, 4)
+    functional = lib.nn.functional
+    calls = (lambda: x + y, lambda: functional.relu(x), lambda: x.exp(), lambda: x.sum(), lambda: x @ y)
+    found = []
+    for call in calls:
+        call()
+        samples = []
+        for _ in range(5):
+            start_s = time.perf_counter()
+            for _ in range(rounds):
+                call()
+            samples.append((time.perf_counter() - start_s) / rounds)
+        found.append(median(samples))
+    return max(found)
+
+
 def job_memory(name: str) -> float:
     """Bytes by which the largest row, (64, 3, 244, 244) -> 64 channels, raises the peak memory of its process."""
     lib = importlib.import_module(name)
@@ -48,7 +111,15 @@ def job_memory(name: str) -> float:
     return peak_bytes() - before_bytes
 
 
-JOBS = {"import": job_import, "first_answer": job_first_answer, "memory": job_memory}
+JOBS = {
+    "import": job_import,
+    "first_answer": job_first_answer,
+    "resnet18": job_resnet18,
+    "busy": job_busy,
+    "overhead": job_overhead,
+    "overhead_recorded": job_overhead_recorded,
+    "memory": job_memory,
+}
 
 
 def peak_bytes() -> int:
@@ -77,19 +148,22 @@ def run(job: str, framework: str, threads: int, cache: str | None = None) -> flo
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
+FIRST_ANSWERS = {"first_answer": "first answer", "resnet18": "first answer of ResNet-18"}
+
+
 def start_times(threads: int, repeats: int = 5) -> dict[str, float]:
-    """Median seconds of the import and of the first answer, with a warm and with an empty kernel cache."""
-    with tempfile.TemporaryDirectory() as warm:
-        run("first_answer", "faltung", threads, warm)
-        found = {
-            "import faltung": median(run("import", "faltung", threads, warm) for _ in range(repeats)),
-            "first answer, warm cache": median(run("first_answer", "faltung", threads, warm) for _ in range(repeats)),
-        }
-    cold = []
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as empty:
-            cold.append(run("first_answer", "faltung", threads, empty))
-    return found | {"first answer, empty cache": median(cold)}
+    """Median seconds of the import and of first answers, with a warm and with an empty kernel cache."""
+    found = {"import faltung": median(run("import", "faltung", threads) for _ in range(repeats))}
+    for job, label in FIRST_ANSWERS.items():
+        with tempfile.TemporaryDirectory() as warm:
+            run(job, "faltung", threads, warm)
+            found[f"{label}, warm cache"] = median(run(job, "faltung", threads, warm) for _ in range(repeats))
+        cold = []
+        for _ in range(repeats):
+            with tempfile.TemporaryDirectory() as empty:
+                cold.append(run(job, "faltung", threads, empty))
+        found[f"{label}, empty cache"] = median(cold)
+    return found
 
 
 def memory_growth(frameworks: list[str], threads: int) -> dict[str, float]:

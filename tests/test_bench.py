@@ -30,7 +30,7 @@ SMALL = (
 )
 
 
-@pytest.mark.parametrize("mode", [conv.FORWARD, conv.TRAINING])
+@pytest.mark.parametrize("mode", [conv.FORWARD, conv.DIRECT, conv.TRAINING])
 @pytest.mark.parametrize("row", SMALL, ids=lambda row: row.name)
 def test_conv_case(row: conv.ConvRow, mode: str, faltung: Framework) -> None:
     assert row.case(mode).check(faltung) < 1e-5
@@ -108,3 +108,4 @@ def test_main_without_match(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_fresh_process() -> None:
     assert 0 < processes.run("import", "faltung", 1) < 60
+    assert 0 < processes.run("overhead_recorded", "faltung", 1) < 1
