@@ -15,6 +15,7 @@ import numpy as np
 from faltung import dtypes, engine, sampling
 from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
+from faltung.engine.epilogue import ACTIVATIONS
 from faltung.ops.apply import apply, apply_inplace
 from faltung.tensor import Tensor
 
@@ -150,6 +151,15 @@ class Hardtanh(Activation, kernel="hardtanh", keeps_output=True):
     @staticmethod
     def gradient(gy: Tensor, kept: Tensor, low: float, high: float) -> Tensor:
         return gy.masked_fill((kept <= low) | (kept >= high), 0)
+
+
+def gradient_through(activation: str, gy: Tensor, y: Tensor) -> Tensor:
+    """The gradient before relu or relu6 (names of `engine.epilogue`) whose result is y."""
+    cls: type[Activation] = Relu if activation == "relu" else Hardtanh
+    parameters = ACTIVATIONS[activation][1]
+    if is_grad_enabled():
+        return cls.gradient(gy, y, **parameters)
+    return apply(ActivationBackward, gy, y, kernel=cls.backward_kernel, parameters=parameters)
 
 
 class Hardsigmoid(Activation, kernel="hardsigmoid", keeps_output=True):

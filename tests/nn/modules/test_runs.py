@@ -10,7 +10,9 @@ import faltung
 from faltung import nn
 from faltung.autograd import gradcheck, gradgradcheck
 from faltung.engine import registry
+from faltung.engine.geometry import ConvGeometry
 from faltung.ops import norm as ops
+from faltung.ops.conv import convolution_activated
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu in place": lambda: nn.ReLU(inplace=True), "relu6": nn.ReLU6,
                "hardswish": nn.Hardswish, "silu": nn.SiLU, "no": nn.Identity}  # fmt: skip
@@ -173,6 +175,31 @@ def test_what_leaves_a_trace_stays_apart(change: Callable[[Any], None], monkeypa
     with faltung.no_grad():
         assert faltung.equal(model(x), one_by_one(twin, x))
         assert calls(lambda: model(x), monkeypatch) != ["conv.forward"]
+
+
+@pytest.mark.parametrize("wanted", ["x", "weight", "bias", "x weight", "x bias", "weight bias", "x weight bias"])
+@pytest.mark.parametrize("activation", ["relu", "relu6"])
+def test_gradients_of_an_activated_convolution(wanted: str, activation: str) -> None:
+    """Whichever are wanted, first and second derivatives."""
+    faltung.manual_seed(1)
+    tensors = {"x": (2, 2, 4, 4), "weight": (3, 2, 3, 3), "bias": (3,)}
+    x, weight, bias = (
+        (2 * faltung.randn(*shape, dtype=faltung.float64)).requires_grad_(name in wanted.split())
+        for name, shape in tensors.items()
+    )
+    geometry = ConvGeometry.of(tuple(x.shape), tuple(weight.shape), padding=1)
+
+    def run(*args: faltung.Tensor) -> faltung.Tensor:
+        return convolution_activated(x, weight, bias, geometry, activation)
+
+    inputs = [t for t in (x, weight, bias) if t.requires_grad]
+    assert gradcheck(run, inputs)
+    assert gradgradcheck(run, inputs)
+
+
+def test_convolution_and_activation_run_together_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = network("no norm", "relu in place")
+    assert calls(lambda: model(x), monkeypatch) == ["conv.forward"]
 
 
 def test_global_hooks_see_every_layer() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from faltung.autograd import is_grad_enabled
 from faltung.dtypes import OF_NUMPY
 from faltung.engine.geometry import ConvGeometry
 from faltung.nn.functional._checks import (
@@ -26,7 +27,7 @@ from faltung.nn.functional._checks import (
     message,
     shape_text,
 )
-from faltung.ops.conv import convolution, convolution_finished, transposed_convolution
+from faltung.ops.conv import convolution, convolution_activated, convolution_finished, transposed_convolution
 from faltung.ops.norm import channel_affine
 from faltung.tensor import Tensor
 
@@ -159,9 +160,11 @@ def finished_convolution(
     activation: str,
 ) -> Tensor:
     """A convolution of a batch, then the batch norm of `statistics` (mean, var, weight, bias, eps; checked) and one of
-    `engine.epilogue.ACTIVATIONS`, both in its kernel's registers. Nothing is recorded.
+    `engine.epilogue.ACTIVATIONS`, both in its kernel's registers. Only relu and relu6 alone have gradients.
     """
     geometry = _geometry(f"conv{ndim}d", ndim, input, weight, bias, stride, padding, dilation, groups)
+    if is_grad_enabled():
+        return convolution_activated(input, weight, bias, geometry, activation)
     affine = None if statistics is None else channel_affine(*statistics)
     return convolution_finished(input, weight, bias, geometry, affine, None, activation)
 

@@ -3,6 +3,7 @@
     in evaluation, nothing recorded     Conv, [BatchNorm], [activation]      the last two in the convolution's registers
     nothing recorded                    BatchNorm, activation                one pass over memory
     by the batch's statistics           BatchNorm, ReLU or ReLU6             one pass, forward and backward
+    always                              Conv, ReLU or ReLU6                  one pass forward
 
 The bits are those of the layers one by one. Only layers that leave no trace are run together: of these very classes,
 without hooks or methods of their own, on float32.
@@ -52,13 +53,13 @@ def forward(modules: Sequence[Module], input: Any) -> Any:
 
 def _convolved(conv: Any, after: Sequence[Module], input: Tensor) -> tuple[int, Any]:
     """(layers taken, result) from a convolution on."""
-    if modes.grad or conv.padding_mode != "zeros" or input.dim() != conv.spatial_dims + 2:
+    if conv.padding_mode != "zeros" or input.dim() != conv.spatial_dims + 2:
         return 1, conv(input)
     norm: Any = after[0]
-    if not _belongs(norm, conv, input):
+    if modes.grad or not _belongs(norm, conv, input):
         norm = None
     activation = _activation(after, 0 if norm is None else 1)
-    if norm is None and not activation:
+    if norm is None and not activation or modes.grad and activation not in _DIFFERENTIABLE:
         return 1, conv(input)
     statistics = None
     if norm is not None:
