@@ -20,7 +20,7 @@ _kernels = 0
 @pytest.fixture(autouse=True)
 def _never_from_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache knows the engine's source, not that of these kernels."""
-    monkeypatch.setattr(jit, "_folder", lambda: None)
+    monkeypatch.setattr(jit, "cache_folder", lambda: None)
 
 
 def run(body: Callable[[Emitter], None], fields: str, *values: int, chunks: int = 1) -> None:

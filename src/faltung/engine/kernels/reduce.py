@@ -28,7 +28,7 @@ from faltung.engine.kernels import flat
 
 VECTORS = 4
 SMALLEST = 1 << 14  # elements from which on a kernel beats NumPy
-LINE_SEGMENT = 8192  # elements of a line that float32 lanes add up
+LINE_SEGMENT = 2048  # elements of a line that float32 lanes add up: some hundred for each lane
 COLUMN_SEGMENT = 128  # rows of a column
 CHUNK_ELEMENTS = 16384
 
