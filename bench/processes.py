@@ -26,25 +26,22 @@ def job_import(name: str) -> float:
 
 def job_first_answer(name: str) -> float:
     """Seconds from the import to the first answer of the MNIST CNN."""
-    start_s = time.perf_counter()
-    lib = importlib.import_module(name)
-    from bench import models
-
-    model = models.mission_cnn(lib).eval()
-    with lib.no_grad():
-        model(lib.rand(1, 1, 28, 28)).argmax(1).item()
-    return time.perf_counter() - start_s
+    return _first_answer_s(name, "mission_cnn", (1, 1, 28, 28))
 
 
 def job_resnet18(name: str) -> float:
     """Seconds from the import to the first answer of ResNet-18 on one image."""
+    return _first_answer_s(name, "resnet18", (1, 3, 224, 224))
+
+
+def _first_answer_s(name: str, model_name: str, shape: tuple[int, ...]) -> float:
     start_s = time.perf_counter()
     lib = importlib.import_module(name)
     from bench import models
 
-    model = models.resnet18(lib).eval()
+    model = getattr(models, model_name)(lib).eval()
     with lib.no_grad():
-        model(lib.rand(1, 3, 224, 224)).argmax(1).item()
+        model(lib.rand(*shape)).argmax(1).item()
     return time.perf_counter() - start_s
 
 

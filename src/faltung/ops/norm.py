@@ -66,36 +66,10 @@ class NormBackward(Op):
 
 
 class BatchNorm(Op):
-    """Statistics over batch and positions for each channel of x (N, C, *spatial): (y, mean, biased variance)."""
+    """Statistics over batch and positions for each channel of x (N, C, *spatial): (y, mean, biased variance).
 
-    name = "batch_norm"
-    quiet = True
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
-    ) -> tuple[np.ndarray, ...]:
-        y, mean, var = engine.call("norm.batch_forward", x, weight, bias, eps)
-        ctx.save_inputs(0, 1)
-        ctx.mark_non_differentiable(1, 2)
-        ctx.save_outputs(1, 2)
-        ctx.eps = eps
-        return y, mean, var
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor, *_: Tensor | None) -> Gradients:
-        x, weight, mean, var = ctx.saved
-        if not is_grad_enabled():
-            return apply(NormBackward, gy, x, weight, mean, var, kernel="norm.batch_backward", eps=ctx.eps)
-        axes = _but_channels(x.ndim)
-        xhat, invstd = _standardised(x, axes, ctx.eps)
-        gxhat = gy if weight is None else gy * _along_channels(weight, x.ndim)
-        gx = _standardised_backward(gxhat, xhat, invstd, axes)
-        return gx, None if weight is None else (gy * xhat).sum(axes), gy.sum(axes)
-
-
-class BatchNormActivated(Op):
-    """As `BatchNorm`, then relu or relu6 in the same pass."""
+    With an activation, relu or relu6, it is applied to y in the same pass.
+    """
 
     name = "batch_norm"
     quiet = True
@@ -105,7 +79,10 @@ class BatchNormActivated(Op):
         ctx: Any, x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float, activation: str
     ) -> tuple[np.ndarray, ...]:
         found: tuple[np.ndarray, ...] = engine.call("norm.batch_forward", x, weight, bias, eps, activation=activation)
-        ctx.save_inputs(0, 1, 2)
+        if activation:  # what it let through is found again from the bias
+            ctx.save_inputs(0, 1, 2)
+        else:
+            ctx.save_inputs(0, 1)
         ctx.mark_non_differentiable(1, 2)
         ctx.save_outputs(1, 2)
         ctx.eps, ctx.activation = eps, activation
@@ -113,27 +90,27 @@ class BatchNormActivated(Op):
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor, *_: Tensor | None) -> Gradients:
-        x, weight, bias, mean, var = ctx.saved
+        x, weight, *kept, mean, var = ctx.saved
+        bias = kept[0] if kept else None
         if not is_grad_enabled():
             how = {"eps": ctx.eps, "activation": ctx.activation}
-            return apply(BatchNormActivatedBackward, gy, x, mean, var, weight, bias, **how)
+            return apply(BatchNormBackward, gy, x, mean, var, weight, bias, **how)
         axes = _but_channels(x.ndim)
         xhat, invstd = _standardised(x, axes, ctx.eps)
-        y = xhat if weight is None else xhat * _along_channels(weight, x.ndim)
-        y = y if bias is None else y + _along_channels(bias, x.ndim)
-        shut = (y <= 0) | (y >= 6) if ctx.activation == "relu6" else y <= 0
-        gy = gy.masked_fill(shut, 0.0)
+        if ctx.activation:
+            y = xhat if weight is None else xhat * _along_channels(weight, x.ndim)
+            y = y if bias is None else y + _along_channels(bias, x.ndim)
+            gy = gy.masked_fill((y <= 0) | (y >= 6) if ctx.activation == "relu6" else y <= 0, 0.0)
         gxhat = gy if weight is None else gy * _along_channels(weight, x.ndim)
         gx = _standardised_backward(gxhat, xhat, invstd, axes)
         return gx, None if weight is None else (gy * xhat).sum(axes), gy.sum(axes)
 
 
-class BatchNormActivatedBackward(Op):
-    """The fused first gradients of `BatchNormActivated`: of x, weight and bias."""
+class BatchNormBackward(Op):
+    """The fused first gradients of `BatchNorm`: of x, weight and bias."""
 
     name = "batch_norm_backward"
     quiet = True
-    backward = None
 
     @staticmethod
     def forward(
@@ -320,11 +297,9 @@ def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: str = ""
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, biased variance) of the batch; relu or relu6 of y if `activation` names one."""
-    if activation in ("relu", "relu6"):
-        return apply(BatchNormActivated, x, weight, bias, eps=eps, activation=activation)
-    if activation:
+    if activation not in ("", "relu", "relu6"):
         raise ValueError(f"batch_norm: activation must be relu or relu6 here, got {activation!r}")
-    return apply(BatchNorm, x, weight, bias, eps=eps)
+    return apply(BatchNorm, x, weight, bias, eps=eps, activation=activation)
 
 
 def batch_norm_inference(
