@@ -78,10 +78,8 @@ def print_processes(frameworks: list[Framework], threads: int) -> dict[str, Any]
     starts = processes.start_times(threads)
     print("\n" + "\n".join(f"{name:40} {seconds:6.3f} s" for name, seconds in starts.items()))
     overhead = {job: processes.run(job, "faltung", threads) for job in ("overhead", "overhead_recorded")}
-    print(
-        "one operation on a 4x4 tensor           " + ", ".join(f"{1e6 * s:.1f} us" for s in overhead.values()), end=""
-    )
-    print(" (recorded)")
+    plain_us, recorded_us = (1e6 * seconds for seconds in overhead.values())
+    print(f"{'one operation on a 4x4 tensor':40} {plain_us:.1f} us, {recorded_us:.1f} us (recorded)")
     busy = {f.lib.__name__: processes.run("busy", f.lib.__name__, threads) for f in frameworks[:2]}
     for name, ratio in busy.items():
         print(f"ResNet-18 beside a busy process, {name:8} {ratio:5.2f} times as long")

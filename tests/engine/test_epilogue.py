@@ -65,8 +65,8 @@ def step_by_step(y: np.ndarray, epilogue: Epilogue) -> np.ndarray:
     if epilogue.residual is not None:
         y = registry.call("pointwise.add", y, epilogue.residual)
     if epilogue.activation:
-        operation, numbers = ACTIVATIONS[epilogue.activation]
-        y = registry.call(f"activation.{operation}", y, **numbers)
+        name, numbers = ACTIVATIONS[epilogue.activation]
+        y = registry.call(f"activation.{name}_forward", y, **numbers)
     return y
 
 

@@ -47,14 +47,12 @@ def fastest(
     chosen = _kept.get(key)
     if chosen is None:
         text = repr(key)
-        label = _recall().get(text)
-        chosen = dict(candidates).get(label) if label is not None else None
+        chosen = dict(candidates).get(_recall().get(text, ""))
         if chosen is None:
             times = [(_seconds(run, args, options), label, run) for label, run in candidates]
-            _, label, chosen = min(times, key=lambda entry: entry[0])
-            told = ", ".join(
-                f"{label} {1e3 * seconds_s:.3f} ms" for seconds_s, label, _ in sorted(times, key=lambda entry: entry[0])
-            )
+            times.sort(key=lambda entry: entry[0])
+            _, label, chosen = times[0]
+            told = ", ".join(f"{label} {1e3 * seconds_s:.3f} ms" for seconds_s, label, _ in times)
             debug.say(1, f"{name} {debug.describe(args)}: {told}")
             _remember(text, label)
         _kept[key] = chosen

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ACTIVATIONS", "NO_STEPS", "Epilogue", "Steps", "steps_of"]
+__all__ = ["ACTIVATIONS", "DIFFERENTIABLE", "NO_STEPS", "Epilogue", "Steps", "steps_of"]
 
-# name -> (the operation of the family activation that it stands for, its numbers)
+# name -> (the activation that it stands for: `<this>_forward` and `_backward` of the family; its numbers)
 ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
-    "relu": ("relu_forward", {}),
-    "relu6": ("hardtanh_forward", {"low": 0.0, "high": 6.0}),
-    "hardswish": ("hardswish_forward", {}),
-    "silu": ("silu_forward", {}),
+    "relu": ("relu", {}),
+    "relu6": ("hardtanh", {"low": 0.0, "high": 6.0}),
+    "hardswish": ("hardswish", {}),
+    "silu": ("silu", {}),
 }
+DIFFERENTIABLE = ("relu", "relu6")  # those whose derivative follows from what they let through
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def read_kept(path: Path) -> bytes | None:
-    """The code in a cache file, or None if there is none, it is not ours, or it is damaged."""
+    """The content of a cache file, or None if there is none, it is not ours, or it is damaged."""
     try:
         if not _is_ours(path):
             return None

@@ -30,16 +30,16 @@ class Kernel:
 
     def launch(self, chunks: int, *values: int) -> None:
         """Compute `chunks` chunks on the thread team; `values` fill the fields in order."""
-        if not self._address:
-            spec = f"{self.schedule} lanes={host().lanes}"
-            self._address = jit.address(self.name, spec, lambda: self.ir(host()))
-        team.run(self._address, self._pack(*values), chunks)
+        team.run(self._address or self._build(), self._pack(*values), chunks)
 
     def launch_packed(self, chunks: int, *values: int, rest: bytes) -> None:
         """As `launch`, the last fields packed beforehand by `pack_last`: what stays the same from call to call."""
-        if not self._address:
-            self.launch(0, *values, *struct.unpack(f"{len(rest) // 8}q", rest))
-        team.run(self._address, _PACKERS[len(values)](*values) + rest, chunks)
+        team.run(self._address or self._build(), _PACKERS[len(values)](*values) + rest, chunks)
+
+    def _build(self) -> int:
+        spec = f"{self.schedule} lanes={host().lanes}"
+        self._address = jit.address(self.name, spec, lambda: self.ir(host()))
+        return self._address
 
     def ir(self, target: Target) -> str:
         """LLVM IR for a target: what the JIT compiles, and what tests cross-compile."""

@@ -237,12 +237,8 @@ def _emit_alone(module: Any) -> None:
 def _emit_take(module: Any) -> None:
     """team_take(state, thread): compute chunks, of the own stretch first, until none is left."""
     w = _Words(module, "team_take", 2)
-    load = [w.ir.load(w.at(word)) for word in (FUNCTION, ARGUMENTS, CHUNKS, SIZE)]
-    target, given, chunks, size = (
-        w.ir.inttoptr(load[0], KERNEL.as_pointer()),
-        w.ir.inttoptr(load[1], pointer),
-        *load[2:],
-    )
+    function, arguments, chunks, size = (w.ir.load(w.at(word)) for word in (FUNCTION, ARGUMENTS, CHUNKS, SIZE))
+    target, given = w.ir.inttoptr(function, KERNEL.as_pointer()), w.ir.inttoptr(arguments, pointer)
     thread = w.function.args[1]
     with w.loop("stretch", size) as step:
         turn = w.ir.add(thread, step)

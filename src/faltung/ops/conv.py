@@ -6,7 +6,6 @@ differentiation, so derivatives of any order come from these three. A transposed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,11 @@ from faltung.ops.apply import apply
 from faltung.tensor import Tensor
 
 Cache = dict[Any, Any] | None
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-def convolution(x: Tensor, w: Tensor, bias: Tensor | None, geometry: ConvGeometry) -> Tensor:
-    """x (N, I, *input), w (O, I/G, *kernel), bias (O,) -> (N, O, *output)."""
-    return apply(Convolution, x, w, bias, geometry=geometry, cache=w.engine_cache())
+def convolution(x: Tensor, w: Tensor, bias: Tensor | None, geometry: ConvGeometry, activation: str = "") -> Tensor:
+    """x (N, I, *input), w (O, I/G, *kernel), bias (O,) -> (N, O, *output), through relu or relu6 if named."""
+    return apply(Convolution, x, w, bias, geometry=geometry, cache=w.engine_cache(), activation=activation)
 
 
 def convolution_finished(
@@ -40,12 +38,6 @@ def convolution_finished(
     """`convolution` with the steps of `engine.epilogue` behind it; it has no gradient."""
     attributes = {"geometry": geometry, "cache": w.engine_cache(), "activation": activation}
     return apply(ConvolutionFinished, x, w, bias, affine, residual, **attributes)
-
-
-def convolution_activated(x: Tensor, w: Tensor, bias: Tensor | None, geometry: ConvGeometry, activation: str) -> Tensor:
-    """relu or relu6 of `convolution`, in one pass."""
-    attributes = {"geometry": geometry, "cache": w.engine_cache(), "activation": activation}
-    return apply(ConvolutionActivated, x, w, bias, **attributes)
 
 
 def convolution_backward_data(gy: Tensor, w: Tensor, geometry: ConvGeometry, keep_packed: bool = True) -> Tensor:
@@ -69,39 +61,7 @@ def _conjugate(t: Tensor) -> Tensor:
 
 
 class Convolution(Op):
-    """(x, w, bias) -> y."""
-
-    name = "Convolution"
-    quiet = True
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, *, geometry: ConvGeometry, cache: Cache
-    ) -> np.ndarray:
-        ctx.geometry = geometry
-        _keep_what_gradients_need(ctx)
-        about_to_change = ctx.needs_input_grad[1]
-        return engine.call("conv.forward", geometry, x, w, bias, cache=None if about_to_change else cache)
-
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Gradients:
-        return _gradients(ctx, gy, *_kept(ctx))
-
-
-def _gradients(ctx: Any, gy: Tensor, x: Any, w: Any) -> Gradients:
-    """Of x, w and bias; x or w is None where no gradient needs it."""
-    needs_x, needs_w, needs_bias = ctx.needs_input_grad
-    geometry = ctx.geometry
-    gx = convolution_backward_data(gy, _conjugate(w), geometry, keep_packed=not needs_w) if needs_x else None
-    if needs_w and needs_bias:
-        gw, gb = apply(ConvolutionBackwardParameters, _conjugate(x), gy, geometry=geometry)
-        return gx, gw, gb
-    gw = convolution_backward_weights(_conjugate(x), gy, geometry) if needs_w else None
-    return gx, gw, gy.sum(_all_but_channels(geometry)) if needs_bias else None
-
-
-class ConvolutionActivated(Op):
-    """(x, w, bias) -> relu or relu6 of y, whose derivative follows from the result."""
+    """(x, w, bias) -> y, or relu or relu6 of y, whose derivatives follow from the result."""
 
     name = "Convolution"
     quiet = True
@@ -119,15 +79,26 @@ class ConvolutionActivated(Op):
     ) -> np.ndarray:
         ctx.geometry, ctx.activation = geometry, activation
         _keep_what_gradients_need(ctx)
-        ctx.save_outputs(0)
-        kept = None if ctx.needs_input_grad[1] else cache
-        epilogue = Epilogue(activation=activation)
+        epilogue = None
+        if activation:
+            ctx.save_outputs(0)
+            epilogue = Epilogue(activation=activation)
+        about_to_change = ctx.needs_input_grad[1]
+        kept = None if about_to_change else cache
         return engine.call("conv.forward", geometry, x, w, bias, cache=kept, epilogue=epilogue)
 
     @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Gradients:
-        *factors, y = ctx.saved
-        return _gradients(ctx, gradient_through(ctx.activation, gy, y), *_placed(ctx, factors))
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        needs_x, needs_w, needs_bias = ctx.needs_input_grad
+        geometry, (x, w) = ctx.geometry, _kept(ctx)
+        if ctx.activation:
+            gy = gradient_through(ctx.activation, gy, ctx.saved[-1])
+        gx = convolution_backward_data(gy, _conjugate(w), geometry, keep_packed=not needs_w) if needs_x else None
+        if needs_w and needs_bias:
+            gw, gb = apply(ConvolutionBackwardParameters, _conjugate(x), gy, geometry=geometry)
+            return gx, gw, gb
+        gw = convolution_backward_weights(_conjugate(x), gy, geometry) if needs_w else None
+        return gx, gw, gy.sum(_all_but_channels(geometry)) if needs_bias else None
 
 
 class ConvolutionFinished(Op):
@@ -242,13 +213,9 @@ def _keep_what_gradients_need(ctx: Any) -> None:
 
 def _kept(ctx: Any) -> tuple[Any, Any]:
     """The two factors; None for one that no gradient needs."""
-    return _placed(ctx, ctx.saved)
-
-
-def _placed(ctx: Any, factors: Sequence[Any]) -> tuple[Any, Any]:
     needs_first, needs_second = ctx.needs_input_grad[:2]
     if needs_first and needs_second:
-        return factors[0], factors[1]
+        return ctx.saved[:2]
     if needs_first:
-        return None, factors[0]
-    return (factors[0], None) if needs_second else (None, None)
+        return None, ctx.saved[0]
+    return (ctx.saved[0], None) if needs_second else (None, None)

@@ -15,6 +15,8 @@ import numpy as np
 from faltung import engine
 from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
+from faltung.engine.epilogue import DIFFERENTIABLE
+from faltung.ops.activation import gradient_through
 from faltung.ops.apply import apply, apply_inplace
 from faltung.ops.padding import constant_pad
 from faltung.tensor import Tensor
@@ -100,7 +102,7 @@ class BatchNorm(Op):
         if ctx.activation:
             y = xhat if weight is None else xhat * _along_channels(weight, x.ndim)
             y = y if bias is None else y + _along_channels(bias, x.ndim)
-            gy = gy.masked_fill((y <= 0) | (y >= 6) if ctx.activation == "relu6" else y <= 0, 0.0)
+            gy = gradient_through(ctx.activation, gy, y)
         gxhat = gy if weight is None else gy * _along_channels(weight, x.ndim)
         gx = _standardised_backward(gxhat, xhat, invstd, axes)
         return gx, None if weight is None else (gy * xhat).sum(axes), gy.sum(axes)
@@ -297,7 +299,7 @@ def batch_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float, activation: str = ""
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(y, mean, biased variance) of the batch; relu or relu6 of y if `activation` names one."""
-    if activation not in ("", "relu", "relu6"):
+    if activation and activation not in DIFFERENTIABLE:
         raise ValueError(f"batch_norm: activation must be relu or relu6 here, got {activation!r}")
     return apply(BatchNorm, x, weight, bias, eps=eps, activation=activation)
 

@@ -12,7 +12,7 @@ from faltung.autograd import gradcheck, gradgradcheck
 from faltung.engine import registry
 from faltung.engine.geometry import ConvGeometry
 from faltung.ops import norm as ops
-from faltung.ops.conv import convolution_activated
+from faltung.ops.conv import convolution
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu in place": lambda: nn.ReLU(inplace=True), "relu6": nn.ReLU6,
                "hardswish": nn.Hardswish, "silu": nn.SiLU, "no": nn.Identity}  # fmt: skip
@@ -190,7 +190,7 @@ def test_gradients_of_an_activated_convolution(wanted: str, activation: str) -> 
     geometry = ConvGeometry.of(tuple(x.shape), tuple(weight.shape), padding=1)
 
     def run(*args: faltung.Tensor) -> faltung.Tensor:
-        return convolution_activated(x, weight, bias, geometry, activation)
+        return convolution(x, weight, bias, geometry, activation)
 
     inputs = [t for t in (x, weight, bias) if t.requires_grad]
     assert gradcheck(run, inputs)

@@ -33,9 +33,10 @@ import numpy as np
 
 from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int, Ptr, Vec, f32, f64
+from faltung.engine.epilogue import DIFFERENTIABLE
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
-from faltung.engine.kernels.epilogue import activated
+from faltung.engine.kernels.epilogue import activated, gradient_through
 
 VECTORS = 4
 BLOCK_ELEMENTS = 16384  # of x in one block of rows, as far as the bounds below let it
@@ -145,7 +146,7 @@ def _emit_slopes(e: Emitter, schedule: Schedule) -> None:
                 gradient = flat.load(gy.at(offset), lanes, mask)
                 if schedule.activation:
                     result = e.fma(centred, scale[u], bias[u])
-                    gradient = _where_open(e, schedule.activation, gradient, result)
+                    gradient = gradient_through(e, schedule.activation, gradient, result)
                 sums[u], slopes[u] = sums[u] + gradient, e.fma(gradient, centred, slopes[u])
             row.carry(sums + slopes)
         for u in range(vectors):
@@ -190,17 +191,9 @@ def _emit_descend(e: Emitter, schedule: Schedule) -> None:
                 gradient = flat.load(gy.at(offset), lanes, mask)
                 if schedule.activation:
                     result = e.fma(centred, scale[u], bias[u])
-                    gradient = _where_open(e, schedule.activation, gradient, result)
+                    gradient = gradient_through(e, schedule.activation, gradient, result)
                 value = (gradient - e.fma(centred, per_x[u], per_gy[u])) * scale[u]
                 flat.store(gx.at(offset), value, mask)
-
-
-def _where_open(e: Emitter, activation: str, gradient: Vec, result: Vec) -> Vec:
-    """The gradient where relu or relu6 lets it through, as the derivatives of these operations do."""
-    shut = result.compare("<=", 0.0)
-    if activation == "relu6":
-        shut = e.any_of(shut, result.compare(">=", 6.0))
-    return e.select(shut, 0.0, gradient)
 
 
 # --- pieces ---------------------------------------------------------------------------------------------------------
@@ -322,7 +315,7 @@ def refuse_batch_backward(
     activation: str = "",
 ) -> str | None:
     """The reason against, or None."""
-    if activation not in ("", "relu", "relu6"):
+    if activation and activation not in DIFFERENTIABLE:
         return f"no derivative of {activation} from the result's sign"
     return _refuse(gy) or _refuse(x, mean, var, weight, bias)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from faltung.engine import memory, team
 from faltung.engine.emit import Emitter
-from faltung.engine.epilogue import Epilogue
+from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.flags import flags
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
@@ -156,10 +156,8 @@ def _run(
     epilogue: Epilogue | None = None,
 ) -> None:
     threads = team.get_num_threads()
-    plan = plan_for(problem, cache is not None, threads, host())
+    plan = plan_for(problem, cache is not None, threads, host(), steps_of(epilogue))
     m, s = plan.outputs, plan.product_schedule
-    if epilogue is not None:
-        s = replace(s, epilogue=epilogue.steps)
     size = (m + 2) ** 2
     width = s.vectors * host().lanes
     c, o = problem.channels, problem.out_channels
@@ -205,7 +203,7 @@ def kernel_for(name: str, schedule: Any) -> Kernel:
 
 
 @lru_cache(maxsize=4096)
-def plan_for(problem: Problem, weights_are_kept: bool, threads: int, target: Target) -> Plan:
+def plan_for(problem: Problem, weights_are_kept: bool, threads: int, target: Target, steps: Steps = NO_STEPS) -> Plan:
     """Tile blocks small enough that V and M of a chunk stay in L2, and enough chunks for every thread."""
     m = outputs_for(problem, weights_are_kept, target) or 4
     lanes = target.lanes
@@ -236,7 +234,7 @@ def plan_for(problem: Problem, weights_are_kept: bool, threads: int, target: Tar
         InputSchedule(m, problem.channels % lanes != 0),
         ProductSchedule(
             m, register_tiles, vectors, narrow, unroll, exact, needed % vectors, problem.out_channels % lanes != 0,
-            4 * tiles <= problem.out_channels,
+            4 * tiles <= problem.out_channels, steps,
         ),
         tiles_h, tiles_w, tile_block, per_batch, channel_blocks, tiles_per_chunk,
     )  # fmt: skip

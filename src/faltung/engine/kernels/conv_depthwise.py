@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from faltung.engine.epilogue import Epilogue
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernels import conv_grouped, conv_grouped_weights
 
@@ -30,13 +29,7 @@ Cache = dict[Any, Any] | None
 
 
 def refuse_forward(
-    geometry: ConvGeometry,
-    x: np.ndarray,
-    w: np.ndarray,
-    bias: np.ndarray | None,
-    *,
-    cache: Cache = None,
-    epilogue: Epilogue | None = None,
+    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, **_: Any
 ) -> str | None:
     """None if this kernel computes the forward pass, else why not."""
     return _refuse(geometry) or conv_grouped.refuse_forward(geometry, x, w, bias)

@@ -56,13 +56,7 @@ FIELDS = (
 
 
 def refuse_forward(
-    geometry: ConvGeometry,
-    x: np.ndarray,
-    w: np.ndarray,
-    bias: np.ndarray | None,
-    *,
-    cache: Cache = None,
-    epilogue: Epilogue | None = None,
+    geometry: ConvGeometry, x: np.ndarray, w: np.ndarray, bias: np.ndarray | None, **_: Any
 ) -> str | None:
     """None if this kernel computes the forward pass, else why not."""
     if bias is not None and bias.dtype != np.float32:
@@ -114,8 +108,8 @@ def forward(
     _run(geometry, False, x, w, bias, y, cache, Epilogue(epilogue.affine))
     y = registry.call("pointwise.add", y, epilogue.residual)
     if epilogue.activation:
-        operation, numbers = ACTIVATIONS[epilogue.activation]
-        y = registry.call(f"activation.{operation}", y, **numbers)
+        name, numbers = ACTIVATIONS[epilogue.activation]
+        y = registry.call(f"activation.{name}_forward", y, **numbers)
     return y
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from faltung.engine import memory
+from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.epilogue import ACTIVATIONS, Epilogue, Steps
 from faltung.engine.kernel import address
@@ -41,11 +41,18 @@ class Finish:
 
 def activated(e: Emitter, activation: str, value: Vec) -> Vec:
     """One of `ACTIVATIONS` (or none) of a vector."""
-    if not activation:
-        return value
-    operation, numbers = ACTIVATIONS[activation]
-    constants = {name: e.constant(number, value.lanes) for name, number in numbers.items()}
-    return EXPRESSIONS[operation].formula(e, value, **constants)
+    return _formula(e, activation, "forward", value) if activation else value
+
+
+def gradient_through(e: Emitter, activation: str, gradient: Vec, result: Vec) -> Vec:
+    """The gradient before one of `DIFFERENTIABLE`, from its result or, since the same is let through, its argument."""
+    return _formula(e, activation, "backward", gradient, result)
+
+
+def _formula(e: Emitter, activation: str, way: str, *operands: Vec) -> Vec:
+    name, numbers = ACTIVATIONS[activation]
+    constants = {key: e.constant(number, operands[0].lanes) for key, number in numbers.items()}
+    return EXPRESSIONS[f"{name}_{way}"].formula(e, *operands, **constants)
 
 
 def values(epilogue: Epilogue | None, groups: int, padded: int) -> tuple[tuple[int, int, int], Any]:
@@ -65,8 +72,6 @@ def values(epilogue: Epilogue | None, groups: int, padded: int) -> tuple[tuple[i
 
 def channels_last(epilogue: Epilogue | None) -> Epilogue | None:
     """The same with a residual whose channels lie innermost, as those of results do."""
-    if epilogue is None or epilogue.residual is None or np.moveaxis(epilogue.residual, 1, -1).flags.c_contiguous:
+    if epilogue is None or epilogue.residual is None:
         return epilogue
-    residual = memory.empty_channels_last(epilogue.residual.shape)
-    np.copyto(residual, epilogue.residual)
-    return Epilogue(epilogue.affine, residual, epilogue.activation)
+    return Epilogue(epilogue.affine, layout.channels_last(epilogue.residual), epilogue.activation)

@@ -24,7 +24,7 @@ import math
 
 import numpy as np
 
-from faltung.engine.epilogue import ACTIVATIONS
+from faltung.engine.epilogue import ACTIVATIONS, DIFFERENTIABLE
 from faltung.engine.reference.precision import reference
 from faltung.engine.reference.special import erf
 
@@ -35,10 +35,19 @@ _GELU_CUBIC = 0.044715  # Hendrycks and Gimpel 2016, section 2
 
 def activated(x: np.ndarray, name: str) -> np.ndarray:
     """One of `epilogue.ACTIVATIONS` of x, or x itself."""
-    if not name:
-        return x
-    operation, numbers = ACTIVATIONS[name]
-    result: np.ndarray = globals()[operation](x, **numbers)
+    return _of(name, "forward", x) if name else x
+
+
+def gradient_through(name: str, gy: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The gradient before one of `epilogue.DIFFERENTIABLE`, whose result (or argument) is y."""
+    if name not in DIFFERENTIABLE:
+        raise ValueError(f"activation {' or '.join(DIFFERENTIABLE)}, got {name!r}")
+    return _of(name, "backward", gy, y)
+
+
+def _of(name: str, way: str, *operands: np.ndarray) -> np.ndarray:
+    stands_for, numbers = ACTIVATIONS[name]
+    result: np.ndarray = globals()[f"{stands_for}_{way}"](*operands, **numbers)
     return result
 
 

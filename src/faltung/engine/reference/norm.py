@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from faltung.engine.reference.activation import activated
+from faltung.engine.reference.activation import activated, gradient_through
 from faltung.engine.reference.precision import reference
 
 Array = np.ndarray
@@ -112,10 +112,7 @@ def batch_backward(
     activation: str = "",
 ) -> tuple[Array, Array, Array]:
     if activation:
-        y = batch_inference(x, mean, var, weight, bias, eps)
-        if activation not in ("relu", "relu6"):
-            raise ValueError(f"batch_backward: activation relu or relu6, got {activation!r}")
-        gy = np.where((y <= 0) | (y >= (6 if activation == "relu6" else np.inf)), 0, gy)
+        gy = gradient_through(activation, gy, batch_inference(x, mean, var, weight, bias, eps))
     axes = _but_channels(x.ndim)
     invstd = 1 / np.sqrt(_along_channels(var, x.ndim) + eps)
     xhat = (x - _along_channels(mean, x.ndim)) * invstd

@@ -27,7 +27,7 @@ from faltung.nn.functional._checks import (
     message,
     shape_text,
 )
-from faltung.ops.conv import convolution, convolution_activated, convolution_finished, transposed_convolution
+from faltung.ops.conv import convolution, convolution_finished, transposed_convolution
 from faltung.ops.norm import channel_affine
 from faltung.tensor import Tensor
 
@@ -162,45 +162,40 @@ def finished_convolution(
     """A convolution of a batch, then the batch norm of `statistics` (mean, var, weight, bias, eps; checked) and one of
     `engine.epilogue.ACTIVATIONS`, both in its kernel's registers. Only relu and relu6 alone have gradients.
     """
-    geometry = _geometry(f"conv{ndim}d", ndim, input, weight, bias, stride, padding, dilation, groups)
+    geometry = _geometry(_plan, f"conv{ndim}d", ndim, input, weight, bias, stride, padding, dilation, groups)
     if is_grad_enabled():
-        return convolution_activated(input, weight, bias, geometry, activation)
+        return convolution(input, weight, bias, geometry, activation)
     affine = None if statistics is None else channel_affine(*statistics)
     return convolution_finished(input, weight, bias, geometry, affine, None, activation)
 
 
 def _conv(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
-    geometry = _geometry(where, ndim, input, weight, bias, *args)
+    geometry = _geometry(_plan, where, ndim, input, weight, bias, *args)
     if input.dim() == ndim + 2:
         return convolution(input, weight, bias, geometry)
     return convolution(input.unsqueeze(0), weight, bias, geometry).squeeze(0)
 
 
-def _geometry(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> ConvGeometry:
+def _conv_transpose(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
+    geometry = _geometry(_plan_transpose, where, ndim, input, weight, bias, *args)
+    if input.dim() == ndim + 2:
+        return transposed_convolution(input, weight, bias, geometry)
+    return transposed_convolution(input.unsqueeze(0), weight, bias, geometry).squeeze(0)
+
+
+def _geometry(
+    plan: Any, where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any
+) -> ConvGeometry:
+    """The checked geometry; a combination that was seen before costs one look into the plan's cache."""
     try:
         x, w, b = input._data, weight._data, None if bias is None else bias._data
         kind = x.dtype
-        geometry = _plan(where, ndim, kind, x.shape, w.shape, None if b is None else b.shape, *args)
+        geometry: ConvGeometry = plan(where, ndim, kind, x.shape, w.shape, None if b is None else b.shape, *args)
         if w.dtype == kind and (b is None or b.dtype == kind):
             return geometry
     except (AttributeError, TypeError):
         pass
-    return _canonical_plan(_plan, where, ndim, input, weight, bias, *args)
-
-
-def _conv_transpose(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:
-    try:
-        x, w, b = input._data, weight._data, None if bias is None else bias._data
-        kind = x.dtype
-        geometry = _plan_transpose(where, ndim, kind, x.shape, w.shape, None if b is None else b.shape, *args)
-        fits = w.dtype == kind and (b is None or b.dtype == kind)
-    except (AttributeError, TypeError):
-        geometry, fits = None, False
-    if geometry is None or not fits:
-        geometry = _canonical_plan(_plan_transpose, where, ndim, input, weight, bias, *args)
-    if input.dim() == ndim + 2:
-        return transposed_convolution(input, weight, bias, geometry)
-    return transposed_convolution(input.unsqueeze(0), weight, bias, geometry).squeeze(0)
+    return _canonical_plan(plan, where, ndim, input, weight, bias, *args)
 
 
 def _canonical_plan(plan: Any, where: str, ndim: int, input: Any, weight: Any, bias: Any, *args: Any) -> ConvGeometry:

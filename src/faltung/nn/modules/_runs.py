@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faltung.autograd.modes import modes
+from faltung.engine.epilogue import DIFFERENTIABLE
 from faltung.nn.functional.conv import finished_convolution
 from faltung.nn.functional.norm import are_usual
 from faltung.nn.modules._hooks import _has_any_global_hook
@@ -27,7 +28,6 @@ from faltung.tensor import Tensor
 _NORM_AFTER: dict[type, type] = {Conv1d: BatchNorm1d, Conv2d: BatchNorm2d, Conv3d: BatchNorm3d}
 _NORMS = frozenset(_NORM_AFTER.values())
 _ACTIVATIONS: dict[type, str] = {ReLU: "relu", ReLU6: "relu6", Hardswish: "hardswish", SiLU: "silu"}
-_DIFFERENTIABLE = ("relu", "relu6")  # their derivative follows from what they let through
 
 
 def forward(modules: Sequence[Module], input: Any) -> Any:
@@ -59,7 +59,7 @@ def _convolved(conv: Any, after: Sequence[Module], input: Tensor) -> tuple[int, 
     if modes.grad or not _belongs(norm, conv, input):
         norm = None
     activation = _activation(after, 0 if norm is None else 1)
-    if norm is None and not activation or modes.grad and activation not in _DIFFERENTIABLE:
+    if norm is None and not activation or modes.grad and activation not in DIFFERENTIABLE:
         return 1, conv(input)
     statistics = None
     if norm is not None:
@@ -87,7 +87,7 @@ def _normalised(norm: Any, after: Sequence[Module], input: Tensor) -> tuple[int,
     """(layers taken, result) from a batch norm on."""
     activation = _activation(after, 0)
     by_batch = norm.training or norm.running_mean is None
-    if not activation or (activation not in _DIFFERENTIABLE if by_batch else modes.grad):
+    if not activation or (activation not in DIFFERENTIABLE if by_batch else modes.grad):
         return 1, norm(input)
     return 2, norm._normalise(input, activation)
 
