@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from faltung.engine.epilogue import NO_STEPS
 from faltung.engine.geometry import ConvGeometry
-from faltung.engine.kernels import conv_depthwise
+from faltung.engine.kernels import conv_depthwise, group_plan
 from tests.engine import assembly
 from tests.engine import grouped_checks as checks
 from tests.engine.grouped_checks import Case
@@ -30,6 +31,9 @@ CASES = [
     depthwise("7x7", 20, (9, 10), (7, 7), padding=3),
     depthwise("1d", 20, (600,), (5,), padding=2),
     depthwise("3d", 20, (4, 5, 6), (3, 3, 3), padding=1),
+    depthwise("3d of one kernel plane", 20, (4, 5, 6), (1, 3, 3), padding=1),
+    depthwise("padding beyond the kernel", 20, (5, 6), (3, 3), padding=4),
+    depthwise("dilation beyond the input", 20, (3, 4), (3, 3), padding=6, dilation=5),
     depthwise("3d stride 2", 20, (4, 5, 6), (3, 3, 3), padding=1, stride=2),
 ]
 
@@ -57,5 +61,7 @@ def test_refuses_what_is_not_depthwise():
 @pytest.mark.parametrize("kernel, stride", [(3, 1), (3, 2), (5, 1), (7, 1)])
 def test_hot_loops_stay_in_registers(kernel, stride, chip):
     case = Case("wide", (1, 144, 56, 56), (144, 1, kernel, kernel), 144, {"padding": kernel // 2, "stride": stride})
-    for built in checks.kernels(case, assembly.CHIPS[chip]).values():
+    target = assembly.CHIPS[chip]
+    in_place = conv_depthwise.schedule_for(group_plan.forward_pass(case.geometry), NO_STEPS, False, target)
+    for built in (conv_depthwise.row_kernel(in_place), *checks.kernels(case, target).values()):
         assembly.assert_stays_in_registers(built, chip, 12)

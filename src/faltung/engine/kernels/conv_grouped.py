@@ -45,7 +45,7 @@ from faltung.engine.kernels.group_plan import (
     plan,
 )
 from faltung.engine.kernels.group_rows import Lanes, Rows, pieces
-from faltung.engine.kernels.group_weights import pack
+from faltung.engine.kernels.group_weights import Weights, pack
 from faltung.engine.target import host
 
 Cache = dict[Any, Any] | None
@@ -136,7 +136,7 @@ def _run(
     lanes = job.schedule.lanes
     packed = cache.get(job.key) if cache is not None else None
     if packed is None:
-        packed = pack(job.purpose, job.schedule, w, job.vectors)
+        packed = pack(job.purpose, Weights(lanes, job.schedule.block, job.schedule.taps), w, job.vectors)
         if cache is not None:
             cache[job.key] = packed
     biases = job.no_bias if bias is None else _packed_bias(g.groups, lanes, job.vectors, bias)
@@ -165,7 +165,7 @@ class _Job:
 @lru_cache(maxsize=2048)
 def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], planar: bool, aligned: bool, steps: Steps) -> _Job:
     purpose = data_pass(g) if back else forward_pass(g)
-    chosen = plan(purpose, planar, aligned and _streams(purpose), host())
+    chosen = plan(purpose, planar, aligned and streams(purpose), host())
     schedule, lanes = replace(chosen.schedule, epilogue=steps), chosen.schedule.lanes
     kernel = row_kernel(schedule)
     width = purpose.groups * purpose.outs
@@ -203,7 +203,7 @@ def source_steps(name: str, strides: tuple[int, ...]) -> dict[str, int]:
     return {f"{name}_n": n, f"{name}_d": depth, f"{name}_h": height, f"{name}_w": width, f"{name}_c": c}
 
 
-def _streams(p: Pass) -> bool:
+def streams(p: Pass) -> bool:
     """Whether the result is large, and its vectors are whole cache lines, so that writing past the caches pays."""
     target, channels = host(), p.groups * p.outs
     nbytes = 4 * p.batch * channels * prod(p.result)

@@ -44,7 +44,7 @@ from faltung.engine.kernels.group_plan import (
     unpack_bias,
 )
 from faltung.engine.kernels.group_rows import Fill, Lanes, Rows
-from faltung.engine.kernels.group_weights import collect
+from faltung.engine.kernels.group_weights import Weights, collect
 from faltung.engine.target import Target, host
 
 MOST_SEGMENTS = 16
@@ -82,7 +82,7 @@ def backward_weights(
     places = (address(parts), address(gy), int(with_bias), address(x), start)
     job.kernel.launch(job.segments * job.plan.parts, *places, *job.fields)
     gw = np.empty(geometry.weight_shape, np.float32)
-    collect(job.source, rows, parts, job.plan.vectors, gw)
+    collect(job.source, Weights(rows.lanes, rows.block, rows.taps), parts, job.plan.vectors, gw)
     gb = parts[:, job.weight_floats :].sum(axis=0) if with_bias else None
     return gw, None if gb is None else unpack_bias(gb, geometry.groups, job.plan.schedule.lanes)
 

@@ -19,7 +19,7 @@ import numpy as np
 from faltung.engine import memory
 from faltung.engine.emit import Emitter, Int, Ptr
 from faltung.engine.kernel import Kernel, address
-from faltung.engine.kernels.group_plan import Pass, Schedule
+from faltung.engine.kernels.group_plan import Pass
 from faltung.engine.kernels.group_rows import Lanes
 
 SIZES = "groups depth height width group_step out_step in_step d_step h_step w_step"
@@ -36,19 +36,17 @@ class Weights:
     taps: int
 
 
-def pack(p: Pass, s: Schedule, w: np.ndarray, vectors: int) -> np.ndarray:
+def pack(p: Pass, kind: Weights, w: np.ndarray, vectors: int) -> np.ndarray:
     """w (O, I/G, *kernel), any strides -> its vectors, on cache lines."""
-    kind = Weights(s.lanes, s.block, s.taps)
     taps = p.kernel[0] * p.kernel[1] * p.kernel[2]
-    packed = memory.aligned_bytes(vectors * p.ins * taps * s.lanes.lanes * 4).view(np.float32)
+    packed = memory.aligned_bytes(vectors * p.ins * taps * kind.lanes.lanes * 4).view(np.float32)
     start, steps = _steps(p, w)
     _pack_kernel(kind).launch(vectors, address(packed), start, p.groups, *p.kernel, *steps)
     return packed
 
 
-def collect(p: Pass, s: Schedule, parts: np.ndarray, vectors: int, gw: np.ndarray) -> None:
+def collect(p: Pass, kind: Weights, parts: np.ndarray, vectors: int, gw: np.ndarray) -> None:
     """Sum of the segments `parts` (segments, floats) into gw (O, I/G, *kernel)."""
-    kind = Weights(s.lanes, s.block, s.taps)
     start, steps = _steps(p, gw)
     _collect_kernel(kind).launch(vectors, address(parts), start, *parts.shape, p.groups, *p.kernel, *steps)
 
