@@ -452,6 +452,11 @@ class Emitter:
         function = self.declare("llvm.prefetch.p0", ir.VoidType(), [pointer, i32, i32, i32])
         self.ir.call(function, [address.value, ir.Constant(i32, 0), ir.Constant(i32, locality), ir.Constant(i32, 1)])
 
+    def opaque(self, value: Int) -> Int:
+        """The same integer, of which the compiler forgets how it was computed: it won't derive other values from it."""
+        kept = ir.InlineAsm(ir.FunctionType(i64, [i64]), "", "=r,0")
+        return Int(self, self.ir.call(kept, [value.value]))
+
     def is_scheduled(self) -> None:
         """Tell the JIT that registers and order are planned here, so that it only combines instructions."""
         self.module.add_named_metadata(SCHEDULED)

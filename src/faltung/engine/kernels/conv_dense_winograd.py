@@ -14,8 +14,8 @@ from faltung.engine.emit import Emitter
 from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.flags import flags
 from faltung.engine.geometry import ConvGeometry
-from faltung.engine.kernel import Kernel, address
-from faltung.engine.kernels import conv_winograd, pack_weights
+from faltung.engine.kernel import Kernel, address, pack_last
+from faltung.engine.kernels import conv_winograd, pack_weights, winograd_transforms
 from faltung.engine.kernels import epilogue as epilogues
 from faltung.engine.kernels.conv_dense import (
     channels_adjacent,
@@ -27,14 +27,14 @@ from faltung.engine.kernels.conv_dense import (
     zeros_of,
 )
 from faltung.engine.kernels.conv_problem import Problem, backward_problems, forward_problem, panel_table
-from faltung.engine.kernels.conv_winograd import InputSchedule, ProductSchedule, WeightSchedule
+from faltung.engine.kernels.conv_winograd import Schedule
 from faltung.engine.kernels.microkernel import largest_tile
+from faltung.engine.kernels.winograd_transforms import WeightSchedule
 from faltung.engine.target import Target, host
 
 Cache = dict[Any, Any] | None
 _LEAST_CHANNELS = 16
 _SPARE_REGISTERS = 2  # of 32: a tile that takes all but one spills here, where accumulators begin as zeros
-_SHARE_OF_L3 = 4  # V of one batch of tiles takes at most this part of the shared cache
 
 
 def refuse_forward(
@@ -81,9 +81,9 @@ def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int
     """m of the fastest F(m, 3) by an estimate in thread-cycles, 0 where direct convolution is faster.
 
     Measured on 2-core AVX-512 machines (Zen 5, Sapphire Rapids): direct, 90% of the peak; the product of Winograd 76%;
-    an input vector 8 cycles; weights read at 6 bytes a cycle, between a shared cache that has them still and memory, as
-    long as U fits that cache, else at 3, and once more per block of tiles at 16 where a panel outgrows L2. Where
-    weights are used only once, packing reads 3.6 bytes a cycle and their transform writes 3.2.
+    an input vector 8 cycles; weights read at 9 bytes a cycle beside the arithmetic as long as U fits the shared cache,
+    else at 3, and once more per block of tiles at 16 where a panel outgrows L2. Where weights are used only once,
+    packing reads 3.6 bytes a cycle and their transform writes 3.2.
     """
     lanes = target.lanes
     c, o = problem.channels, problem.out_channels
@@ -91,13 +91,13 @@ def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int
     rate = 2.0 * lanes
     weight_bytes = 4.0 * 9 * c * o
     packing = 0.0 if weights_are_kept else weight_bytes / 3.6
-    best, choice = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + weight_bytes / 6 + packing, 0
+    best, choice = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + weight_bytes / 9 + packing, 0
     for m in (2, 4):
         size = (m + 2) ** 2
         tiles = problem.batch * -(-out_h // m) * -(-out_w // m)
         u_bytes, panel_bytes = 4.0 * size * c * o, 4.0 * size * c * 2 * lanes
         total = tiles * size * c * o / (0.76 * rate) + 8.0 * tiles * size * c / lanes + 4000
-        total += u_bytes / (6 if u_bytes <= target.l3_bytes else 3)
+        total += u_bytes / (9 if u_bytes <= target.l3_bytes else 3)
         if panel_bytes > target.l2_bytes / 2:
             total += u_bytes / 16 * (4.0 * tiles * size * c // (target.l2_bytes / 2))
         if not weights_are_kept:
@@ -132,17 +132,16 @@ def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cach
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Schedules with the numbers that go with them."""
+    """A schedule with the numbers that go with it."""
 
-    outputs: int
-    input_schedule: InputSchedule
-    product_schedule: ProductSchedule
-    tiles_h: int
-    tiles_w: int
-    tile_block: int
-    blocks_per_batch: int  # tile blocks that go through both regions together
+    schedule: Schedule
+    kernel: Kernel
     channel_blocks: int
-    tiles_per_chunk: int
+    chunks: int
+    panel_width: int
+    scratch_floats: int  # per thread
+    fields: bytes  # behind the addresses and the epilogue's
+    zeros: np.ndarray  # for pixels outside the plane; `fields` holds its address
 
 
 def _run(
@@ -155,89 +154,109 @@ def _run(
     roles: str,
     epilogue: Epilogue | None = None,
 ) -> None:
-    threads = team.get_num_threads()
-    plan = plan_for(problem, cache is not None, threads, host(), steps_of(epilogue))
-    m, s = plan.outputs, plan.product_schedule
-    size = (m + 2) ** 2
-    width = s.vectors * host().lanes
-    c, o = problem.channels, problem.out_channels
-    u = _weights(problem, w, m, s.vectors, plan.channel_blocks, cache, roles)
-    biases, _ = padded_bias(bias, problem, plan.channel_blocks * width)
-    x = channels_adjacent(x)
-    xs, ys = strides_of(x), strides_of(y)
-    block_floats = size * plan.tile_block * c
-    tiles = problem.batch * plan.tiles_h * plan.tiles_w
-    batch_tiles = plan.tile_block * plan.blocks_per_batch
-    v = memory.empty((min(-(-tiles // plan.tile_block), plan.blocks_per_batch) * block_floats,))
-    scratch_floats = size * plan.tile_block * width
-    scratch = memory.empty((threads * scratch_floats,))
-    finish, _kept = epilogues.values(epilogue, 1, plan.channel_blocks * width)
-    for first in range(0, tiles, batch_tiles):
-        count = min(batch_tiles, tiles - first)
-        kernel_for("conv_winograd_input", plan.input_schedule).launch(
-            -(-count // plan.tiles_per_chunk),
-            address(x), address(v), address(zeros_of(c)), count, first, plan.tiles_h, plan.tiles_w, c,
-            *problem.input[1:], *problem.before[1:], plan.tiles_per_chunk, plan.tile_block,
-            xs[0], xs[3], xs[4], block_floats,
-        )  # fmt: skip
-        blocks = -(-count // plan.tile_block)
-        kernel_for("conv_winograd_product", s).launch(
-            blocks * plan.channel_blocks,
-            address(v), address(u), address(biases), address(y), address(scratch), count, first, blocks,
-            plan.tile_block, c, plan.channel_blocks, o, plan.tiles_h, plan.tiles_w, *problem.output[1:],
-            ys[0], ys[3], ys[4], block_floats, size * c * width, scratch_floats, *finish,
-        )  # fmt: skip
+    x, threads = channels_adjacent(x), team.get_num_threads()
+    plan = plan_for(problem, cache is not None, threads, host(), steps_of(epilogue), strides_of(x))
+    u = _weights(problem, w, plan.schedule.outputs, plan.schedule.vectors, plan.channel_blocks, cache, roles)
+    biases, _ = padded_bias(bias, problem, plan.channel_blocks * plan.panel_width)
+    scratch = memory.empty((threads * plan.scratch_floats,))
+    finish, _kept = epilogues.values(epilogue, 1, plan.channel_blocks * plan.panel_width)
+    addresses = (address(x), address(u), address(biases), address(y), address(scratch))
+    plan.kernel.launch_packed(plan.chunks, *addresses, *finish, rest=plan.fields)
 
 
 @lru_cache(maxsize=64)
 def kernel_for(name: str, schedule: Any) -> Kernel:
     """The kernel of a schedule, one per process."""
     tables: dict[str, tuple[str, Callable[[Emitter, Any], None]]] = {
-        "conv_winograd_input": (conv_winograd.INPUT_FIELDS, conv_winograd.emit_input),
-        "conv_winograd_product": (conv_winograd.PRODUCT_FIELDS, conv_winograd.emit_product),
-        "conv_winograd_weights": (conv_winograd.WEIGHT_FIELDS, conv_winograd.emit_weights),
-        "conv_winograd_weight_sums": (conv_winograd.WEIGHT_SUM_FIELDS, conv_winograd.emit_weight_sums),
+        "conv_winograd": (conv_winograd.FIELDS, conv_winograd.emit),
+        "conv_winograd_input": (winograd_transforms.INPUT_FIELDS, winograd_transforms.emit_input),
+        "conv_winograd_weights": (winograd_transforms.WEIGHT_FIELDS, winograd_transforms.emit_weights),
+        "conv_winograd_weight_sums": (winograd_transforms.WEIGHT_SUM_FIELDS, winograd_transforms.emit_weight_sums),
     }
     fields, emit = tables[name]
     return Kernel(name, fields, schedule, emit)
 
 
 @lru_cache(maxsize=4096)
-def plan_for(problem: Problem, weights_are_kept: bool, threads: int, target: Target, steps: Steps = NO_STEPS) -> Plan:
-    """Tile blocks small enough that V and M of a chunk stay in L2, and enough chunks for every thread."""
+def plan_for(
+    problem: Problem,
+    weights_are_kept: bool,
+    threads: int,
+    target: Target,
+    steps: Steps = NO_STEPS,
+    x_strides: tuple[int, ...] = (0,) * 5,
+) -> Plan:
+    """Register tile and chunks; nothing here changes a bit of the result, but for m."""
     m = outputs_for(problem, weights_are_kept, target) or 4
-    lanes = target.lanes
+    lanes, c, o = target.lanes, problem.channels, problem.out_channels
     size = (m + 2) ** 2
     tiles_h, tiles_w = -(-problem.output[1] // m), -(-problem.output[2] // m)
     tiles = problem.batch * tiles_h * tiles_w
-    needed = -(-problem.out_channels // lanes)
+    needed = -(-o // lanes)
     vectors = vectors_for(needed)
-    channel_blocks = -(-needed // vectors)
+    width, channel_blocks = vectors * lanes, -(-needed // vectors)
     most = min(largest_tile(target, vectors, _SPARE_REGISTERS if target.registers >= 32 else 0), 14)
-    room = target.l2_bytes // 2
-    per_tile = size * 4 * (problem.channels + vectors * lanes)
-    tile_block = min(tiles, max(most, room // per_tile))
-    # a block count that shares evenly among the threads, as long as blocks stay wide enough for their panels
-    while tile_block > 2 * most and -(-tiles // tile_block) * channel_blocks < 4 * threads:
-        tile_block = -(-tile_block // 2 // most) * most
-    if tiles > tile_block:
-        tile_block = -(-tiles // -(-tiles // tile_block))
+    tile_block, part_blocks = _cut(size, tiles, c, width, channel_blocks, most, threads, target)
     register_tiles = even_columns(tile_block, most)
     last = tiles % tile_block
-    narrow = tile_block % register_tiles != 0 or last % register_tiles != 0
-    unroll, exact = (4, problem.channels % 4 == 0)
-    v_bytes = size * 4 * problem.channels * tile_block
-    per_batch = max(1, target.l3_bytes // _SHARE_OF_L3 // v_bytes)
-    tiles_per_chunk = max(1, min(16, tile_block, -(-tiles // (4 * threads))))
-    return Plan(
-        m,
-        InputSchedule(m, problem.channels % lanes != 0),
-        ProductSchedule(
-            m, register_tiles, vectors, narrow, unroll, exact, needed % vectors, problem.out_channels % lanes != 0,
-            4 * tiles <= problem.out_channels, steps,
-        ),
-        tiles_h, tiles_w, tile_block, per_batch, channel_blocks, tiles_per_chunk,
+    schedule = Schedule(
+        outputs=m,
+        tiles=register_tiles,
+        vectors=vectors,
+        narrow=tile_block % register_tiles != 0 or last % register_tiles != 0,
+        unroll=4,
+        exact=c % 4 == 0,
+        tail_vectors=needed % vectors,
+        masked=o % lanes != 0,
+        masked_input=c % lanes != 0,
+        epilogue=steps,
+    )
+    tile_blocks = -(-tiles // tile_block)
+    v_pitch = c + _v_gap(c)
+    v_floats, m_floats = (-(-size * tile_block * floats // 16) * 16 for floats in (v_pitch, width))
+    _, out_h, out_w = problem.output
+    zeros = zeros_of(c)
+    fields = pack_last(
+        address(zeros), tiles, tile_blocks, tile_block, part_blocks, c, channel_blocks, o, tiles_h, tiles_w,
+        *problem.input[1:], *problem.before[1:], out_h, out_w, x_strides[0], x_strides[3], x_strides[4],
+        out_h * out_w * o, out_w * o, o, size * c * width, v_floats + m_floats, v_floats, v_pitch,
     )  # fmt: skip
+    chunks = tile_blocks * -(-channel_blocks // part_blocks)
+    kernel = kernel_for("conv_winograd", schedule)
+    return Plan(schedule, kernel, channel_blocks, chunks, width, v_floats + m_floats, fields, zeros)
+
+
+def _v_gap(channels: int) -> int:
+    """Floats between the tiles of V, lest those of one register tile meet in few sets of L1."""
+    return 16 if channels % 256 == 0 else 0
+
+
+def _cut(
+    size: int, tiles: int, c: int, width: int, blocks: int, most: int, threads: int, target: Target
+) -> tuple[int, int]:
+    """Tiles and channel blocks of a chunk: the least estimated time over the threads.
+
+    V and M of a chunk take at most half of L2. Each part of the channel blocks transforms its tiles anew; each chunk
+    reads its part of U, from L2 as long as half of that holds it.
+    """
+    room = max(most, target.l2_bytes // 2 // (size * 4 * (c + width)))
+    fewest = -(-tiles // room)
+    best, choice = float("inf"), (min(tiles, room), blocks)
+    for count in range(fewest, fewest + 4 * threads + 1):
+        tile_block = -(-tiles // count)
+        register_tile = even_columns(tile_block, most)
+        if count > fewest and tile_block < most:
+            break
+        for part_blocks in sorted({-(-blocks // parts) for parts in range(1, min(blocks, 2 * threads) + 1)}):
+            chunks = -(-tiles // tile_block) * -(-blocks // part_blocks)
+            u_bytes = 4 * size * c * width * part_blocks
+            products = tile_block * size * c * width * part_blocks / (2.0 * target.lanes * register_tile)
+            cycles = products * (register_tile + 1.5) + 8.0 * tile_block * size * c / target.lanes
+            cycles += u_bytes / (24 if u_bytes <= target.l2_bytes / 2 else 6) + 2000
+            total = 0.5 * -(-chunks // threads) * cycles + 0.5 * (chunks / threads + 0.5) * cycles
+            if total < best:
+                best, choice = total, (tile_block, part_blocks)
+    return choice
 
 
 def _weights(

@@ -32,9 +32,9 @@ from faltung.engine.kernels.conv_dense import (
 from faltung.engine.kernels.conv_dense_weights import kernel_for as sums_kernel
 from faltung.engine.kernels.conv_dense_winograd import kernel_for, unfit
 from faltung.engine.kernels.conv_problem import forward_problem, panel_table
-from faltung.engine.kernels.conv_winograd import InputSchedule, WeightSchedule
 from faltung.engine.kernels.microkernel import largest_tile
 from faltung.engine.kernels.winograd_matrices import winograd
+from faltung.engine.kernels.winograd_transforms import InputSchedule, WeightSchedule
 from faltung.engine.target import Target, host
 
 M = 4

@@ -2,8 +2,9 @@
 
     acc[p][v] += x[pixel p][k] * panel[k][v]        p < pixels, v < vectors, k < count
 
-`panel` holds `vectors` full vectors per k, one after another. Pixels lie `pitch` elements apart; three of them hang on
-one base pointer (base, base + pitch, base + 2 pitch), since an x86 address adds one register once or twice.
+`panel` holds `vectors` full vectors per k, one after another. Pixels lie `pitch` elements apart; seven of them
+hang on one moving base, since an x86 address adds one register once, twice or four times: 1, 3 and 5 times the pitch
+make 0 to 6. With a base per three pixels, LLVM ran out of registers for addresses and then spilled sums.
 
 The panel is asked for some KiB ahead, into L2: weights of a whole network come from the shared cache or from memory,
 and without that every page of a panel begins with a wait (512 -> 512 channels at 7 px from memory: 1.34 ms without,
@@ -16,10 +17,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
+from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec, i8
 from faltung.engine.target import Target
 
-PIXELS_PER_BASE = 3
+PIXELS_PER_BASE = 7
 AHEAD = 1536  # floats of the panel between its use and the request for it: hardware stops asking at every page's end
 
 
@@ -36,24 +37,33 @@ def largest_tile(target: Target, vectors: int, spare: int = 0) -> int:
 class Row:
     """`pixels` addresses that lie `pitch` elements apart."""
 
-    __slots__ = ("bases", "pitch", "pixels")
+    __slots__ = ("bases", "odd", "pixels")
 
-    def __init__(self, bases: list[Ptr], pitch: Int, pixels: int) -> None:
-        self.bases, self.pitch, self.pixels = bases, pitch, pixels
+    def __init__(self, bases: list[Ptr], odd: dict[int, Int], pixels: int) -> None:
+        self.bases, self.odd, self.pixels = bases, odd, pixels
 
     @classmethod
     def of(cls, start: Ptr, pitch: Int, pixels: int) -> Row:
         """Row of addresses from the first one."""
-        return cls([start.at(pitch * p) if p else start for p in range(0, pixels, PIXELS_PER_BASE)], pitch, pixels)
+        nbytes = pitch * 4
+        e = start.e
+        odd = {n: e.opaque(nbytes * n) for n in (1, 3, 5) if n < min(pixels, PIXELS_PER_BASE)}
+        bases = [start.at(e.opaque(pitch * p)) if p else start for p in range(0, pixels, PIXELS_PER_BASE)]
+        return cls(bases, odd, pixels)
 
     def pixel(self, p: int) -> Ptr:
-        """Address of pixel p."""
+        """Address of pixel p: a base, or a base and 1, 3 or 5 times the pitch, once, twice or four times."""
         base, rest = divmod(p, PIXELS_PER_BASE)
-        return self.bases[base].at(self.pitch * rest) if rest else self.bases[base]
+        start = self.bases[base]
+        if not rest:
+            return start
+        twos = (rest & -rest).bit_length() - 1
+        offset = self.odd[rest >> twos]
+        return Ptr(start.e, Ptr(start.e, start.value, i8).at(offset << twos if twos else offset).value)
 
     def moved(self, bases: list[Ptr]) -> Row:
         """The same pixels elsewhere."""
-        return Row(bases, self.pitch, self.pixels)
+        return Row(bases, self.odd, self.pixels)
 
 
 def accumulate(
