@@ -121,7 +121,7 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
     blocks = -(-needed // vectors)
     taps = seen.taps[0] * seen.taps[1] * seen.taps[2]
     planes = problem.batch * problem.output[0]
-    pixels = max(1, target.l1_bytes // 2 // (vectors * lanes * 4))
+    pixels = max(1, target.l1_bytes // 3 // (vectors * lanes * 4))
     rows = max(1, min(problem.output[1], pixels // problem.output[2]))
     planes_per_block = max(1, pixels // (problem.output[1] * problem.output[2])) if rows == problem.output[1] else 1
     row_blocks = -(-problem.output[1] // rows)
