@@ -36,6 +36,7 @@ from faltung.engine.emit import Emitter, Int, Ptr, Vec, f32, f64
 from faltung.engine.epilogue import DIFFERENTIABLE
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
+from faltung.engine.kernels.affine import affine
 from faltung.engine.kernels.epilogue import activated, gradient_through
 
 VECTORS = 4
@@ -299,7 +300,7 @@ def batch_inference(
     x = layout.channels_last(x)
     rows, channels, block_rows, blocks, vectors, _ = _plan(x.shape)
     y = flat.like(x)
-    arrays: tuple[Array, ...] = (x, y, mean, var, *_affine(weight, bias, channels))
+    arrays: tuple[Array, ...] = (x, y, mean, var, *affine(weight, bias, channels))
     _kernel("apply", vectors, activation).launch(blocks, *map(address, arrays), bits(eps), rows, channels, block_rows)
     return y
 
@@ -333,7 +334,7 @@ def batch_backward(
     """As `reference.norm.batch_backward`."""
     x, gy = layout.channels_last(x), layout.channels_last(gy)
     rows, channels, block_rows, blocks, vectors, finish_chunks = _plan(x.shape)
-    weight, bias = _affine(weight, bias, channels)
+    weight, bias = affine(weight, bias, channels)
     gweight, gbias, per_gy, per_x = (np.empty(channels, np.float32) for _ in range(4))
     partial, gx = np.empty((blocks, 2, channels)), flat.like(x)
     tail = (bits(eps), rows, channels, block_rows)
@@ -346,17 +347,3 @@ def batch_backward(
     arrays = (x, gy, gx, mean, var, weight, bias, per_gy, per_x)
     _kernel("descend", vectors, activation).launch(blocks, *map(address, arrays), *tail)
     return gx, gweight, gbias
-
-
-def _affine(weight: Array | None, bias: Array | None, channels: int) -> tuple[Array, Array]:
-    return _ones(channels) if weight is None else weight, _zeros(channels) if bias is None else bias
-
-
-@lru_cache(maxsize=64)
-def _ones(count: int) -> Array:
-    return np.ones(count, np.float32)
-
-
-@lru_cache(maxsize=64)
-def _zeros(count: int) -> Array:
-    return np.zeros(count, np.float32)
