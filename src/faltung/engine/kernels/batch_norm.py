@@ -1,17 +1,12 @@
 """Batch normalisation over channels-last data, seen as a matrix of `rows` samples by `channels`.
 
     moments     for blocks of rows in chunks:            # threads
-                    for channels, VECTORS registers at a time:
-                        shift = mean of the block's first rows
-                        for rows: S += x - shift; Q += (x - shift)^2
-                    partial[block] = mean and sum of squared deviations of the block, in double
-    finish      for channels in chunks: combine the blocks in order, in double (Chan, Golub and LeVeque 1979)
+                    partial[block] = mean and sum of squared deviations of the block, in double (`column_moments`)
+    finish      for channels in chunks: combine the blocks in order, in double
     apply       for blocks of rows in chunks: y = (x - mean) * scale + bias, and its activation if asked for
 
-One pass over x gives the statistics. The first row of a block as shift bounds the loss by rounding: it lies within
-sqrt(block_rows) deviations of the block's mean, so that Q - S^2 / n keeps all but block_rows * 2^-24 of its value,
-whatever the mean. Backward likewise: `slopes` sums gy and gy * (x - mean) per block, `finish` combines, `descend`
-writes
+One pass over x gives the statistics. Backward likewise: `slopes` sums gy and gy * (x - mean) per block, `finish`
+combines, `descend` writes
 
     gx = (gy - mean(gy) - xhat * mean(gy * xhat)) * scale
 
@@ -32,17 +27,17 @@ from typing import Any
 import numpy as np
 
 from faltung.engine import layout
-from faltung.engine.emit import Emitter, Int, Ptr, Vec, f32, f64
+from faltung.engine.emit import Emitter, Int, Vec, f32, f64
 from faltung.engine.epilogue import DIFFERENTIABLE
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
 from faltung.engine.kernels.affine import affine
+from faltung.engine.kernels.column_moments import column_moments, combined
 from faltung.engine.kernels.epilogue import activated, gradient_through
 
 VECTORS = 4
 BLOCK_ELEMENTS = 16384  # of x in one block of rows, as far as the bounds below let it
 SHORTEST_BLOCK, LONGEST_BLOCK = 64, 256  # rows; longer blocks would lose precision, shorter ones make too many partials
-SHIFT_ROWS = 8
 FINISH_COLUMNS = 64  # channels of one chunk when blocks are combined
 
 Array = np.ndarray
@@ -70,45 +65,19 @@ def _rows_of_block(e: Emitter) -> tuple[Int, Int]:
 
 
 def _emit_moments(e: Emitter, schedule: Schedule) -> None:
-    x, partial, channels = e.pointer("x"), e.pointer("partial", f64), e.field("channels")
+    channels = e.field("channels")
     start, stop = _rows_of_block(e)
-    for column, vectors, lanes, mask in flat.columns(e, 0, channels, schedule.vectors):
-        shifts = [_shift(e, x.at(column + u * lanes), start, stop, lanes, mask) for u in range(vectors)]
-        with e.loop("row", stop, start=start, carry=[e.zero(lanes)] * (2 * vectors)) as row:
-            sums, squares = row.carried[:vectors], row.carried[vectors:]
-            for u in range(vectors):
-                value = flat.load(x.at(row.index * channels + column + u * lanes), lanes, mask) - shifts[u]
-                sums[u], squares[u] = sums[u] + value, e.fma(value, value, squares[u])
-            row.carry(sums + squares)
-        count = e.splat(e.convert(stop - start, f64), lanes)
-        for u in range(vectors):
-            total, square = (e.convert(value, f64) for value in (row.result[u], row.result[vectors + u]))
-            place = partial.at(e.chunk * channels * 2 + column + u * lanes)
-            flat.store(place, e.convert(shifts[u], f64) + total / count, mask)
-            flat.store(place.at(channels), square - total * total / count, mask)
-
-
-def _shift(e: Emitter, x: Ptr, start: Int, stop: Int, lanes: int, mask: Any) -> Vec:
-    """The mean of a block's first rows, the last one repeated where there are fewer."""
-    total = e.zero(lanes)
-    for i in range(SHIFT_ROWS):
-        total = total + flat.load(x.at(e.smaller(start + i, stop - 1) * e.field("channels")), lanes, mask)
-    return total * (1.0 / SHIFT_ROWS)
+    partial = e.pointer("partial", f64).at(e.chunk * channels * 2)
+    column_moments(e, e.pointer("x").at(start * channels), partial, stop - start, channels, schedule.vectors)
 
 
 def _emit_finish(e: Emitter, schedule: Schedule) -> None:
-    rows, channels, blocks = e.fields("rows channels blocks")
-    count, start = e.convert(rows, f64), e.chunk * FINISH_COLUMNS
+    rows, channels, block_rows, blocks = e.fields("rows channels block_rows blocks")
+    start = e.chunk * FINISH_COLUMNS
     for column, _, lanes, mask in flat.columns(e, start, e.smaller(start + FINISH_COLUMNS, channels), 1):
-        with e.loop("block", blocks, carry=[_zero(e, lanes)]) as block:
-            mean = flat.load(_partial(e, block.index, column), lanes, mask)
-            block.carry([e.fma(mean, _rows_in(e, block.index, lanes), block.carried[0])])
-        mean = block.result[0] / e.splat(count, lanes)
-        with e.loop("block_again", blocks, carry=[_zero(e, lanes)]) as block:
-            apart = flat.load(_partial(e, block.index, column), lanes, mask) - mean
-            inside = flat.load(_partial(e, block.index, column).at(channels), lanes, mask)
-            block.carry([block.carried[0] + e.fma(apart * apart, _rows_in(e, block.index, lanes), inside)])
-        var = e.maximum(block.result[0] / e.splat(count, lanes), 0.0)
+        partial = e.pointer("partial", f64).at(column)
+        mean, squares = combined(e, partial, rows, block_rows, blocks, channels, lanes, mask)
+        var = e.maximum(squares / e.splat(e.convert(rows, f64), lanes), 0.0)
         for name, value in (("mean", mean), ("var", var)):
             flat.store(e.pointer(name).at(column), e.convert(value, f32), mask)
 
@@ -217,12 +186,6 @@ def _zero(e: Emitter, lanes: int) -> Vec:
 
 def _partial(e: Emitter, block: Int, column: Int) -> Any:
     return e.pointer("partial", f64).at(block * e.field("channels") * 2 + column)
-
-
-def _rows_in(e: Emitter, block: Int, lanes: int) -> Vec:
-    """Rows of a block: all have `block_rows`, the last one what is left."""
-    left = e.field("rows") - block * e.field("block_rows")
-    return e.splat(e.convert(e.smaller(left, e.field("block_rows")), f64), lanes)
 
 
 _STEPS = {
