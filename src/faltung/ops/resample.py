@@ -1,46 +1,23 @@
 """Resampling along one axis: every output is a weighted sum of a few inputs. Linear, so its gradient is its transpose.
 
 All modes of `interpolate` are tables of taps: nearest has one, linear two, cubic four, antialiased ones as many as the
-filter covers. Axes are resampled one after the other.
+filter covers. Planes are resampled in one pass, other ranks axis by axis.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from faltung import engine
 from faltung.autograd.graph import Op
+from faltung.engine.taps import Taps
 from faltung.ops.apply import apply
 from faltung.tensor import Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Taps:
-    """output[o] = sum over k of weights[o, k] * input[index[o, k]]."""
-
-    inputs: int
-    index: np.ndarray  # (outputs, taps)
-    weights: np.ndarray | None  # (outputs, taps), float64; None: one tap of weight 1
-
-    @cached_property
-    def transposed(self) -> Taps:
-        """The taps of the gradient: for each input, the outputs that it enters. Padded with weight 0."""
-        outputs, taps = self.index.shape
-        weights = np.ones(self.index.shape) if self.weights is None else self.weights
-        source = self.index.reshape(-1)
-        order = np.argsort(source, kind="stable")
-        counts = np.bincount(source, minlength=self.inputs)
-        slot = np.arange(source.size) - np.repeat(np.cumsum(counts) - counts, counts)
-        shape = (self.inputs, max(int(counts.max(initial=0)), 1))
-        index, turned = np.zeros(shape, np.int64), np.zeros(shape)
-        index[source[order], slot] = order // taps
-        turned[source[order], slot] = weights.reshape(-1)[order]
-        return Taps(outputs, index, turned)
 
 
 class Resample(Op):
@@ -51,33 +28,37 @@ class Resample(Op):
     @staticmethod
     def forward(ctx: Any, x: np.ndarray, *, axis: int, taps: Taps) -> np.ndarray:
         ctx.axis, ctx.taps = axis, taps
-        # In memory order, so that a channels-last array stays one.
-        order = sorted(range(x.ndim), key=lambda dim: (-abs(x.strides[dim]), dim))
-        flat = x.transpose(order)
-        y = _resample(flat, order.index(axis), taps)
-        return y.transpose(np.argsort(order))
+        return engine.call("resample.axis", x, axis, taps)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return resample(grad, ctx.axis, ctx.taps.transposed)
 
 
-def _resample(x: np.ndarray, axis: int, taps: Taps) -> np.ndarray:
-    if taps.weights is None:
-        return np.take(x, taps.index[:, 0], axis=axis)
-    shape = (-1,) + (1,) * (x.ndim - axis - 1)
-    total: np.ndarray | None = None
-    for k in range(taps.index.shape[1]):
-        term = np.take(x, taps.index[:, k], axis=axis)
-        term *= taps.weights[:, k].astype(x.dtype).reshape(shape)
-        total = term if total is None else np.add(total, term, out=total)
-    assert total is not None  # a table has at least one column
-    return total
+class ResamplePlanes(Op):
+    """Rows and columns of x (N, C, H, W) resampled in one pass."""
+
+    name = "upsample"
+    quiet = True
+
+    @staticmethod
+    def forward(ctx: Any, x: np.ndarray, *, rows: Taps, columns: Taps) -> np.ndarray:
+        ctx.rows, ctx.columns = rows, columns
+        return engine.call("resample.planes", x, rows, columns)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return resample_planes(grad, ctx.rows.transposed, ctx.columns.transposed)
 
 
 def resample(x: Tensor, axis: int, taps: Taps) -> Tensor:
     """`x` with its axis `axis` resampled by `taps`."""
     return apply(Resample, x, axis=axis, taps=taps)
+
+
+def resample_planes(x: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """`x` (N, C, H, W) with its rows and columns resampled."""
+    return apply(ResamplePlanes, x, rows=rows, columns=columns)
 
 
 # ---- tables ----------------------------------------------------------------------------------------------------------

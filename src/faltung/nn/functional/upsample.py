@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from faltung.ops.resample import Taps, antialias_taps, cubic_taps, linear_taps, nearest_taps, resample
+from faltung.ops.resample import antialias_taps, cubic_taps, linear_taps, nearest_taps, resample, resample_planes
 from faltung.tensor import Tensor
 
 from ._checks import check_tensor, message
@@ -132,19 +132,20 @@ def _resampled(
         raise NotImplementedError(message("interpolate", f"{mode} is not implemented for {kind}", "Use input.float()."))
     narrow = not nearest and kind.itemsize < 4  # halves and bytes are mixed in float32
     out = input.float() if narrow else input
-    double = kind.name == "float64"
-    for axis in range(input.dim() - 1, 1, -1):  # the last axis first: its runs are the contiguous ones
-        length, wanted, step = input.shape[axis], sizes[axis - 2], steps[axis - 2]
-        taps: Taps
+    tables = []
+    for length, wanted, step in zip(input.shape[2:], sizes, steps, strict=True):
         if nearest:
-            taps = nearest_taps(length, wanted, step, mode == "nearest-exact")
+            tables.append(nearest_taps(length, wanted, step, mode == "nearest-exact"))
         elif antialias:
-            taps = antialias_taps(length, wanted, step, align_corners, mode)
-        elif mode == "bicubic":
-            taps = cubic_taps(length, wanted, step, align_corners, double)
+            tables.append(antialias_taps(length, wanted, step, align_corners, mode))
         else:
-            taps = linear_taps(length, wanted, step, align_corners, double)
-        out = resample(out, axis, taps)
+            taps_of = cubic_taps if mode == "bicubic" else linear_taps
+            tables.append(taps_of(length, wanted, step, align_corners, kind.name == "float64"))
+    if len(tables) == 2:
+        out = resample_planes(out, *tables)
+    else:
+        for axis in range(input.dim() - 1, 1, -1):  # the last axis first: its runs are the contiguous ones
+            out = resample(out, axis, tables[axis - 2])
     if narrow:
         out = out.round().clamp(0, 255).to(kind) if kind.name == "uint8" else out.to(kind)
     return out
