@@ -47,6 +47,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     **{f"linear.{name}": ("gemm",) for name in ("forward", "backward_data", "backward_weights", "matmul")},
     **{f"norm.batch_{name}": ("batch_norm",) for name in ("forward", "backward", "inference")},
     **{f"norm.{kind}_{way}": ("layer_norm",) for kind in ("layer", "rms") for way in ("forward", "backward")},
+    **{f"norm.response_{way}": ("response_norm",) for way in ("forward", "backward")},
     **{f"norm.group_{way}": ("group_norm",) for way in ("forward", "backward")},
     **{f"softmax.{name}": ("softmax",) for name in ("forward", "backward", "log_forward", "log_backward")},
     "loss.cross_entropy_forward": ("cross_entropy",),

@@ -280,6 +280,50 @@ class RmsNorm(Op):
         return gx, None if weight is None else _summed(gy * xhat, leading)
 
 
+class ResponseNorm(Op):
+    """x over a power of the mean square of neighbouring channels (Krizhevsky et al. 2012, section 3.3)."""
+
+    name = "local_response_norm"
+    quiet = True
+
+    @staticmethod
+    def forward(ctx: Any, x: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.ndarray:
+        ctx.save_inputs(0)
+        ctx.how = {"size": size, "alpha": alpha, "beta": beta, "k": k}
+        return engine.call("norm.response_forward", x, size, alpha, beta, k)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> Tensor:
+        (x,) = ctx.saved
+        if not is_grad_enabled():
+            return apply(ResponseNormBackward, gy, x, **ctx.how)
+        size, alpha, beta, k = ctx.how.values()
+        divisor = _neighbours(x * x, size, size // 2) * (alpha / size) + k
+        direct = gy / divisor.pow(beta)
+        through = _neighbours(direct * x / divisor, size, (size - 1) // 2)
+        return direct - x * through * (2 * alpha * beta / size)
+
+
+class ResponseNormBackward(Op):
+    """The fused first gradient of `ResponseNorm`."""
+
+    name = "local_response_norm_backward"
+    quiet = True
+
+    @staticmethod
+    def forward(ctx: Any, gy: np.ndarray, x: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.ndarray:
+        return engine.call("norm.response_backward", gy, x, size, alpha, beta, k)
+
+
+def _neighbours(x: Tensor, size: int, before: int) -> Tensor:
+    """Sums over `size` channels, `before` of them before each one; what lies outside is zero."""
+    padded = constant_pad(x, ((0, 0), (before, size - 1 - before), *((0, 0) for _ in x.shape[2:])))
+    total = padded.narrow(1, 0, x.shape[1])
+    for shift in range(1, size):
+        total = total + padded.narrow(1, shift, x.shape[1])
+    return total
+
+
 class RunningAverage(Op):
     """keep * running + gain * value."""
 
@@ -353,10 +397,7 @@ def rms_norm(x: Tensor, axes: int, weight: Tensor | None, eps: float) -> Tensor:
 
 
 def local_response_norm(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
-    """x / (k + alpha * mean of x^2 over `size` neighbouring channels)^beta (Krizhevsky et al. 2012, section 3.3)."""
-    frame = ((0, 0), (size // 2, (size - 1) // 2), *((0, 0) for _ in x.shape[2:]))
-    squares = constant_pad(x * x, frame)
-    window = squares.narrow(1, 0, x.shape[1])
-    for shift in range(1, size):
-        window = window + squares.narrow(1, shift, x.shape[1])
-    return x / (window * (alpha / size) + k).pow(beta)
+    """x / (k + alpha * mean of x^2 over `size` neighbouring channels)^beta."""
+    if x.is_floating_point() and all(isinstance(number, (int, float)) for number in (alpha, beta, k)):
+        return apply(ResponseNorm, x, size=size, alpha=alpha, beta=beta, k=k)
+    return x / (_neighbours(x * x, size, size // 2) * (alpha / size) + k).pow(beta)

@@ -199,6 +199,30 @@ def test_local_response_norm(shape: tuple[int, ...], size: int) -> None:
     check_derivatives(lambda x: F.local_response_norm(x, size, 0.5, 0.75, 2.0), [t])
 
 
+W6, W5 = faltung.linspace(0.5, 2, 6), faltung.linspace(0.5, 2, 5)
+FUSED = {
+    "group_norm": lambda x: F.group_norm(x, 3, W6, W6),
+    "instance_norm": lambda x: F.instance_norm(x, weight=W6),
+    "layer_norm": lambda x: F.layer_norm(x, (5,), W5, W5),
+    "rms_norm": lambda x: F.rms_norm(x, (5,), W5),
+    "local_response_norm": lambda x: F.local_response_norm(x, 3, 0.5, 0.75, 2.0),
+}
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("layout", [faltung.contiguous_format, faltung.channels_last], ids=str)
+def test_fused_gradients_are_those_of_the_graph(name: str, layout: faltung.memory_format) -> None:
+    """float32 gradients come from kernels; with a graph, from the formula in tensor operations."""
+    x = faltung.randn(2, 6, 4, 5, generator=faltung.Generator().manual_seed(0))
+    x = x.contiguous(memory_format=layout).requires_grad_()
+    y = FUSED[name](x)
+    gy = faltung.randn(y.shape, generator=faltung.Generator().manual_seed(1))
+    (fused,) = faltung.autograd.grad(y, x, gy, retain_graph=True)
+    (graph,) = faltung.autograd.grad(y, x, gy, create_graph=True)
+    assert graph.requires_grad
+    np.testing.assert_allclose(fused.numpy(), graph.detach().numpy(), rtol=2e-5, atol=2e-5)
+
+
 def test_float16_is_computed_in_float32() -> None:
     x = faltung.randn(4, 3, 5, 5) * 100
     y = F.batch_norm(x.half(), None, None, training=True)

@@ -16,6 +16,9 @@ layer_backward(gy, x, mean, var, axes, weight, eps) -> (gx, gweight, gbias)
 rms_forward(x, axes, weight, eps) -> (y, square)
     x / sqrt(mean square + eps) * weight over the last `axes` axes.
 rms_backward(gy, x, square, axes, weight, eps) -> (gx, gweight)
+response_forward(x, size, alpha, beta, k) -> y
+    x / (k + alpha * mean square of `size` channels, size // 2 of them before its own)^beta.
+response_backward(gy, x, size, alpha, beta, k) -> gx
 
 `weight` and `bias` may be None everywhere; var is the biased one. Of a float16 `x`, statistics and gradients of
 weight and bias are float32. Elementwise results keep the memory order of `x`.
@@ -197,3 +200,29 @@ def rms_backward(
     gxhat = gy if weight is None else gy * weight
     gx = (gxhat - xhat * _mean(gxhat * xhat, _last(axes, x.ndim))) * inverse
     return gx, _sum(gy * xhat, tuple(range(x.ndim - axes)))
+
+
+# --- local response: neighbouring channels ----------------------------------------------------------------------------
+
+
+def _neighbours(values: Array, size: int, before: int) -> Array:
+    """Sums over `size` channels, `before` of them before each one; what lies outside is zero."""
+    total, channels = np.zeros_like(values), values.shape[1]
+    for shift in range(-before, size - before):
+        first, last = max(0, -shift), min(channels, channels - shift)
+        if first < last:
+            total[:, first:last] += values[:, first + shift : last + shift]
+    return total
+
+
+@reference()
+def response_forward(x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    return x / (_neighbours(x * x, size, size // 2) * (alpha / size) + k) ** beta
+
+
+@reference()
+def response_backward(gy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+    divisor = _neighbours(x * x, size, size // 2) * (alpha / size) + k
+    direct = gy / divisor**beta
+    through = _neighbours(direct * x / divisor, size, (size - 1) // 2)
+    return direct - x * through * (2 * alpha * beta / size)
