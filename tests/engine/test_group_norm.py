@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from faltung.engine import registry
+from faltung.engine.kernel import Kernel
 from faltung.engine.kernels import group_norm
+from tests.engine.assembly import CHIPS, assert_stays_in_registers
 from tests.engine.kernel_check import channels_last, check, floats, kernel, lanes
 
 Case = tuple[tuple[int, ...], int]
@@ -21,6 +23,7 @@ def cases() -> list[Case]:
         ((9, 12), 3),
         ((5, 4, 2, 3, 2), 2),
         ((2, 3, 1, 1), 1),
+        ((2, 3, 1, 1), 3),  # one element
         ((1, 2, 1, 5), 2),
         ((9, 20, 31, 31), 5),  # all steps in a chunk
         ((2, 20, 61, 61), 5),  # a launch for each step
@@ -109,3 +112,13 @@ def test_refusals() -> None:
     assert "nothing" in refuse(x[:0], 2, None, None, 1e-5)
     assert "contiguous" in refuse(x, 2, floats(8)[::2], None, 1e-5)
     assert registry.call("norm.group_forward", x[:0], 2, None, None, 1e-5)[0].shape == (0, 4, 3, 3)
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("way", ["forward", "backward"])
+def test_channels_stay_in_registers(chip: str, way: str) -> None:
+    fields, step = (group_norm.FORWARD, "apply") if way == "forward" else (group_norm.BACKWARD, "descend")
+    vectors = group_norm.vectors_held(64, True, way, CHIPS[chip].registers)
+    schedule = group_norm.Schedule((step,), True, vectors)
+    step_alone = Kernel(f"group_norm_{step}", fields, schedule, group_norm.emit)
+    assert_stays_in_registers(step_alone, chip, at_least=vectors)

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from faltung.engine import registry
+from faltung.engine.kernel import Kernel
 from faltung.engine.kernels import resample
 from faltung.engine.taps import Taps
 from faltung.ops.resample import antialias_taps, cubic_taps, linear_taps, nearest_taps
+from tests.engine.assembly import CHIPS, assert_stays_in_registers
 from tests.engine.kernel_check import channels_last, check, floats, kernel, lanes
 
 
@@ -91,3 +93,13 @@ def test_refusals() -> None:
     assert "float64" in refuse(np.zeros((1, 1, 4, 4)), taps, taps)
     assert "no pixels" in refuse(floats((0, 1, 4, 4)), taps, taps)
     assert registry.call("resample.planes", floats((0, 1, 4, 4)), taps, taps).shape == (0, 1, 8, 8)
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("taps", [2, 4, None])
+def test_sums_stay_in_registers(chip: str, taps: int | None) -> None:
+    mix = resample.Mix(taps, True)
+    schedule = resample.Schedule(mix, mix, resample.VECTORS, False)
+    planes = Kernel("resample_planes", resample.FIELDS, schedule, resample.emit)
+    at_least = resample.VECTORS * (taps - 1 if taps else 1)
+    assert_stays_in_registers(planes, chip, at_least)

@@ -14,8 +14,8 @@ of channels. *lines*: each channel of a sample is a line, a group is a stretch o
 
 A chunk does all steps where its share of the arrays stays in the second-level cache: memory is read once and written
 once. Where it would not, or where there are too few chunks, each step is a launch of its own, over blocks. Blocks are
-fixed by sizes, so the bits don't depend on threads. Registers: at most 4 per vector of channels held plus 3 in flight:
-19 with VECTORS = 4.
+fixed by sizes, so the bits don't depend on threads. Registers: 3 per vector of channels held forward, 4 backward, and 3
+in flight: 15 with VECTORS = 4 forward, 19 backward, where chips with 16 registers hold half as many.
 """
 
 from __future__ import annotations
@@ -195,13 +195,13 @@ def _over(
         for start, rows, _ in _blocks(e, share, positions):
             first = share.sample * positions + start
             for column, vectors, lanes, mask in flat.columns(e, 0, channels, schedule.vectors):
-                held = [_vectors(e, share, names, column + u * lanes, lanes, mask) for u in range(vectors)]
+                held = [_per_channel(e, share, names, column + u * lanes, lanes, mask) for u in range(vectors)]
                 with e.loop("row", first + rows, start=first) as row:
                     for u in range(vectors):
                         body(row.index * channels + column + u * lanes, lanes, mask, held[u])
         return
     with e.loop("line", share.last_channel, start=share.first_channel) as line:
-        scalars = _vectors(e, share, names, line.index, 1, None)
+        scalars = _per_channel(e, share, names, line.index, 1, None)
         first = (share.sample * channels + line.index) * positions
 
         def along(offset: Int, lanes: int, mask: Any) -> None:
@@ -210,7 +210,7 @@ def _over(
         flat.over_range(e, first, first + positions, 2, along)
 
 
-def _vectors(e: Emitter, share: _Share, names: tuple[str, ...], channel: Int, lanes: int, mask: Any) -> list[Vec]:
+def _per_channel(e: Emitter, share: _Share, names: tuple[str, ...], channel: Int, lanes: int, mask: Any) -> list[Vec]:
     """Values of channels from arrays (channels,) or (batch, channels)."""
     row = share.sample * e.field("channels")
     shared = ("weight", "bias")
@@ -230,7 +230,7 @@ def _slopes(e: Emitter, schedule: Schedule, share: _Share) -> None:
             _column_slopes(e, schedule, share, first, first + rows, to)
         return
     with e.loop("line", share.last_channel, start=share.first_channel) as line:
-        (mean,) = _vectors(e, share, ("means",), line.index, 1, None)
+        (mean,) = _per_channel(e, share, ("means",), line.index, 1, None)
         first = (share.sample * channels + line.index) * positions
 
         def terms(at: Int, lanes: int, mask: Any) -> list[Vec]:
@@ -246,7 +246,7 @@ def _slopes(e: Emitter, schedule: Schedule, share: _Share) -> None:
 def _column_slopes(e: Emitter, schedule: Schedule, share: _Share, first: Int, last: Int, to: Any) -> None:
     channels, x, gy = e.field("channels"), e.pointer("x"), e.pointer("gy")
     for column, vectors, lanes, mask in flat.columns(e, 0, channels, schedule.vectors):
-        means = [_vectors(e, share, ("means",), column + u * lanes, lanes, mask)[0] for u in range(vectors)]
+        means = [_per_channel(e, share, ("means",), column + u * lanes, lanes, mask)[0] for u in range(vectors)]
         with e.loop("row", last, start=first, carry=[e.zero(lanes)] * (2 * vectors)) as row:
             sums, slopes = row.carried[:vectors], row.carried[vectors:]
             for u in range(vectors):
@@ -339,51 +339,63 @@ class Plan:
 def plan_for(shape: Ints, groups: int, last: bool, way: str) -> Plan:
     """The plan for x of this shape."""
     batch, channels, positions = shape[0], shape[1], prod(shape[2:])
-    group = channels // groups * positions  # elements
-    steps, arrays = _WAYS[way], 2 if way == "forward" else 3
+    size = channels // groups
     if last:
-        block = min(max(BLOCK_ELEMENTS // channels, SHORTEST_BLOCK), LONGEST_BLOCK)
-        length, units, alone, whole = positions, channels, batch, channels * positions
-    else:
-        block = BLOCK_ELEMENTS if way == "forward" else positions
-        length, units, alone, whole = group, groups, batch * groups, group
-    if way == "backward":
-        length, units = positions, channels
+        block, length, units = min(max(BLOCK_ELEMENTS // channels, SHORTEST_BLOCK), LONGEST_BLOCK), positions, channels
+    elif way == "forward":  # the lines of a group are one stretch
+        block, length, units = BLOCK_ELEMENTS, size * positions, groups
+    else:  # a line is one block
+        block, length, units = positions, positions, channels
     blocks = -(-length // block)
     sizes = (batch, channels, groups, positions, block, blocks)
-    small = shape[0] * channels * positions <= BLOCK_ELEMENTS
-    if small or (alone >= FEWEST_CHUNKS and whole * 4 * arrays <= host().l2_bytes):
-        share = _whole_groups(batch, channels, groups, positions, last, small)
-        launches = [_launch(steps, last, sizes, (*share, 1, blocks))]
+    small = batch * channels * positions <= BLOCK_ELEMENTS
+    if small:
+        shares = [(batch, channels, 1, blocks)]
+    elif _stays_near(batch, channels, groups, positions, last, way):
+        shares = [(*_whole_groups(channels, groups, positions, last), 1, blocks)]
     else:
-        lines = (1, max(1, BLOCK_ELEMENTS // positions)) if not last else (1, channels)
-        by_block = (1, channels if last else channels // groups, blocks, 1)
-        first = by_block if last or way == "forward" else (*lines, 1, 1)
-        shares = (first, (1, channels, 1, blocks), by_block if last else (*lines, 1, 1))
-        launches = [_launch((step,), last, sizes, share) for step, share in zip(steps, shares, strict=True)]
+        lines = (1, max(1, BLOCK_ELEMENTS // positions), 1, 1)
+        by_block = (1, channels if last else size, blocks, 1)
+        shares = [
+            by_block if last or way == "forward" else lines,
+            (1, channels, 1, blocks),
+            by_block if last else lines,
+        ]
+    steps = [_WAYS[way]] if len(shares) == 1 else [(step,) for step in _WAYS[way]]
+    vectors = vectors_held(channels, last, way, host().registers)
+    launches = [_launch(part, last, vectors, sizes, share) for part, share in zip(steps, shares, strict=True)]
     return Plan(tuple(launches), blocks, units)
 
 
-def _whole_groups(batch: int, channels: int, groups: int, positions: int, last: bool, small: bool) -> tuple[int, int]:
+def _stays_near(batch: int, channels: int, groups: int, positions: int, last: bool, way: str) -> bool:
+    """Whether all steps on a sample, or on a group of lines, run in the second-level cache, on all threads."""
+    chunks = batch if last else batch * groups
+    elements = channels * positions if last else channels // groups * positions
+    arrays = 2 if way == "forward" else 3
+    return chunks >= FEWEST_CHUNKS and elements * 4 * arrays <= host().l2_bytes
+
+
+def _whole_groups(channels: int, groups: int, positions: int, last: bool) -> tuple[int, int]:
     """Samples and channels of a chunk that does all steps."""
-    if small:
-        return batch, channels
-    at_once = max(1, BLOCK_ELEMENTS // (channels * positions))
-    if last or at_once > 1:
-        return at_once, channels
+    samples = BLOCK_ELEMENTS // (channels * positions)
+    if last or samples > 1:
+        return max(1, samples), channels
     size = channels // groups
     return 1, size * min(groups, max(1, BLOCK_ELEMENTS // (size * positions)))
 
 
-def _launch(steps: tuple[str, ...], last: bool, sizes: Ints, share: Ints) -> Launch:
+def vectors_held(channels: int, last: bool, way: str, registers: int) -> int:
+    """Vectors of channels held at once; backward has four values for each."""
+    at_most = VECTORS if way == "forward" or registers >= 32 else VECTORS // 2
+    return flat.vectors_for(channels, at_most) if last else 1
+
+
+def _launch(steps: tuple[str, ...], last: bool, vectors: int, sizes: Ints, share: Ints) -> Launch:
     batch, channels, *_ = sizes
     samples, range_channels, parts, part_blocks = share
     ranges = -(-channels // range_channels)
-    chunks = -(-batch // samples) * ranges * parts
-    vectors = flat.vectors_for(channels, VECTORS) if last else 1
-    return Launch(
-        _kernel(steps, last, vectors), chunks, pack_last(*sizes, samples, ranges, range_channels, parts, part_blocks)
-    )
+    fields = pack_last(*sizes, samples, ranges, range_channels, parts, part_blocks)
+    return Launch(_kernel(steps, last, vectors), -(-batch // samples) * ranges * parts, fields)
 
 
 @lru_cache(maxsize=64)
