@@ -44,7 +44,20 @@ def test_tables(kind: str) -> None:
 
 def test_channels() -> None:
     rows, columns = tables(3, 6)["linear"], tables(4, 8)["linear"]
-    for channels in (1, 2, lanes() - 1, lanes(), lanes() + 1, 4 * lanes() - 1, 4 * lanes(), 4 * lanes() + 1):
+    for channels in (
+        1,
+        2,
+        3,
+        4,
+        5,
+        7,
+        lanes() - 1,
+        lanes(),
+        lanes() + 1,
+        4 * lanes() - 1,
+        4 * lanes(),
+        4 * lanes() + 1,
+    ):
         for batch in (1, 3):
             check_both(channels_last(floats((batch, channels, 3, 4))), rows, columns)
 
@@ -54,6 +67,32 @@ def test_mixed_tables_and_many_chunks() -> None:
     check_both(floats((1, 3, 64, 64)), tables(64, 128)["corners"], tables(64, 64)["linear"])
     check_both(floats((1, 2, 3, 4)), tables(3, 5)["antialias"], tables(4, 8)["nearest"])
     assert resample.BLOCK_ELEMENTS < 20 * 61 * 40
+
+
+@pytest.mark.parametrize("kind", list(tables(2, 2)))
+def test_one_axis(kind: str) -> None:
+    for shape in ((3, 5), (2, 3, 7), (2, lanes() + 1, 4), (2, 3, 4, 5, 6), (1, 20, 3, 2, 5)):
+        wide = floats((*shape[:-1], 2 * shape[-1]))
+        for x in (floats(shape), channels_last(floats(shape)), wide[..., ::2], floats(shape)[:, ::-1]):
+            for axis, size in enumerate(shape):
+                for outputs in (1, size + 2, 2 * size):
+                    taps = tables(size, outputs)[kind]
+                    y = check("resample.axis", x, axis, taps, rtol=2e-6, atol=5e-6)
+                    assert y.shape == (*shape[:axis], outputs, *shape[axis + 1 :])
+
+
+def test_one_axis_keeps_the_memory_order() -> None:
+    x = channels_last(floats((2, 20, 4, 6)))
+    y = registry.call("resample.axis", x, 2, tables(4, 8)["linear"])
+    assert y.strides[1] == y.itemsize
+
+
+def test_columns_that_stay() -> None:
+    kept = tables(6, 6)["linear"]
+    assert kept.keeps
+    for shape in ((2, 3, 4, 6), (2, 20, 4, 6), (1, 70, 4, 6)):
+        check_both(floats(shape), tables(4, 9)["linear"], kept)
+        check_both(floats(shape), tables(4, 8)["nearest"], kept)
 
 
 def test_memory_orders() -> None:
@@ -91,7 +130,7 @@ def test_refusals() -> None:
     refuse, _ = kernel("resample.planes")
     taps = tables(4, 8)["linear"]
     assert "float64" in refuse(np.zeros((1, 1, 4, 4)), taps, taps)
-    assert "no pixels" in refuse(floats((0, 1, 4, 4)), taps, taps)
+    assert "nothing" in refuse(floats((0, 1, 4, 4)), taps, taps)
     assert registry.call("resample.planes", floats((0, 1, 4, 4)), taps, taps).shape == (0, 1, 8, 8)
 
 
@@ -99,7 +138,7 @@ def test_refusals() -> None:
 @pytest.mark.parametrize("taps", [2, 4, None])
 def test_sums_stay_in_registers(chip: str, taps: int | None) -> None:
     mix = resample.Mix(taps, True)
-    schedule = resample.Schedule(mix, mix, resample.VECTORS, False)
+    schedule = resample.Schedule(mix, mix, resample.VECTORS, 0, False, False)
     planes = Kernel("resample_planes", resample.FIELDS, schedule, resample.emit)
     at_least = resample.VECTORS * (taps - 1 if taps else 1)
     assert_stays_in_registers(planes, chip, at_least)

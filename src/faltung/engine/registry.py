@@ -61,6 +61,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "optimizer.sgd": ("optimizer",),
     "optimizer.adam": ("optimizer",),
     **{f"pool.{name}_{way}": ("pool",) for name in ("max", "avg", "adaptive_avg") for way in ("forward", "backward")},
+    "resample.axis": ("resample",),
     "resample.planes": ("resample",),
     **{f"pointwise.{name}": ("pointwise",) for name in ("add", "sub", "mul", "div")},
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},

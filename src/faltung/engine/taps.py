@@ -23,6 +23,11 @@ class Taps:
         return self.index.shape[0]
 
     @cached_property
+    def keeps(self) -> bool:
+        """Whether every output is the input of its place."""
+        return self.weights is None and np.array_equal(self.index[:, 0], np.arange(self.inputs))
+
+    @cached_property
     def _is_tap(self) -> np.ndarray:
         """(outputs, taps): which entries are taps."""
         if self.counts is None:

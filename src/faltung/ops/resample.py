@@ -24,6 +24,7 @@ class Resample(Op):
     """One axis resampled by `taps`, whatever the memory layout, which the result keeps."""
 
     name = "upsample"
+    quiet = True
 
     @staticmethod
     def forward(ctx: Any, x: np.ndarray, *, axis: int, taps: Taps) -> np.ndarray:

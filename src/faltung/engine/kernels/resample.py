@@ -7,9 +7,12 @@
                 y[n, row, column, channels] = sum over the column's taps of weight * line[tap, channels]
 
 Rows first: they are contiguous whatever the channels, and one pass over the taps of a row serves all columns. A row of
-one tap of weight 1 (nearest) is read in place. Nothing is scattered: a gradient gathers from the outputs that its pixel
-has entered. Everything is channels last; other inputs are copied into that order first. The line is the thread's
-scratch, in the near cache. Registers: VECTORS sums, the weights of unrolled taps, one value in flight: 9 at most.
+one tap of weight 1 (nearest) is read in place; where columns stay as they are, a row is mixed into the result itself.
+Nothing is scattered: a gradient gathers from the outputs that its pixel has entered.
+
+Everything is channels last; other inputs are copied into that order first. Few channels take the smallest vector that
+holds a pixel: a wide one, masked, would cross cache lines. The line is the thread's scratch, in the near cache.
+Registers: VECTORS sums, the weights of unrolled taps, one value in flight: 9 at most.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -54,7 +58,9 @@ class Schedule:
     rows: Mix
     columns: Mix
     vectors: int  # of channels, held at once
-    narrow: bool  # channels don't fill a vector: one mask serves all pixels
+    pixel: int  # lanes of a vector that holds all channels of a pixel; 0: they fill whole vectors
+    masked: bool  # not all lanes of it do
+    keeps_columns: bool  # every column stays where it is
 
 
 def emit(e: Emitter, s: Schedule) -> None:
@@ -63,24 +69,31 @@ def emit(e: Emitter, s: Schedule) -> None:
         "source_rows result_rows source_columns result_columns channels"
     )
     width, start = source_columns * channels, e.chunk * e.field("block_lines")
-    scratch = e.pointer("scratch").at(e.thread * e.field("line_floats"))
-    mask = e.mask(channels, e.lanes) if s.narrow else None
+    mask = e.mask(channels, s.pixel) if s.masked else None  # one for all pixels
     with e.loop("line", e.smaller(start + e.field("block_lines"), e.field("lines")), start=start) as line:
         sample, row = line.index // result_rows, line.index % result_rows
         plane = e.pointer("source").at(sample * source_rows * width)
-        from_rows = _Taps(e, s.rows, "row", row)
-        if s.rows.weighted:
-            _mix(from_rows, plane, width, scratch, flat.columns(e, 0, width, VECTORS))
-            mixed = scratch
-        else:
-            mixed = plane.at(from_rows.index(0) * width)
         result = e.pointer("result").at(line.index * result_columns * channels)
-        with e.loop("column", result_columns) as column:
-            groups: Iterable[Any] = [(e.int(0), 1, e.lanes, mask)]
-            if not s.narrow:
-                groups = flat.columns(e, 0, channels, s.vectors)
-            to = result.at(column.index * channels)
-            _mix(_Taps(e, s.columns, "column", column.index), mixed, channels, to, groups)
+        from_rows = _Taps(e, s.rows, "row", row)
+        if s.keeps_columns:
+            _mix(from_rows, plane, width, result, flat.columns(e, 0, width, VECTORS))
+        elif s.rows.weighted:
+            scratch = e.pointer("scratch").at(e.thread * e.field("line_floats"))
+            _mix(from_rows, plane, width, scratch, flat.columns(e, 0, width, VECTORS))
+            _mix_columns(e, s, scratch, result, mask)
+        else:
+            _mix_columns(e, s, plane.at(from_rows.index(0) * width), result, mask)
+
+
+def _mix_columns(e: Emitter, s: Schedule, line: Ptr, result: Ptr, mask: Any) -> None:
+    """Every column of a result's line from the line of its row."""
+    channels = e.field("channels")
+    with e.loop("column", e.field("result_columns")) as column:
+        groups: Iterable[Any] = [(e.int(0), 1, s.pixel, mask)]
+        if not s.pixel:
+            groups = flat.columns(e, 0, channels, s.vectors)
+        to = result.at(column.index * channels)
+        _mix(_Taps(e, s.columns, "column", column.index), line, channels, to, groups)
 
 
 class _Taps:
@@ -147,14 +160,19 @@ def _mix_of(taps: Taps) -> Mix:
     return Mix(uniform if uniform and uniform <= UNROLLED_TAPS else None, taps.weights is not None)
 
 
+def _lanes_of_pixel(channels: int, lanes: int) -> int:
+    """Lanes of the smallest vector for all channels, or 0 if there is none."""
+    smallest = 1 << (channels - 1).bit_length()
+    return smallest if smallest <= lanes and (smallest == channels or lanes >= 8) else 0
+
+
 @lru_cache(maxsize=512)
 def _prepared(shape: tuple[int, ...], rows: Taps, columns: Taps) -> tuple[Kernel, int, int, bytes]:
     """Kernel, chunks, floats of a thread's line, and the last fields."""
     batch, channels, source_rows, source_columns = shape
-    lanes = host().lanes
-    schedule = Schedule(
-        _mix_of(rows), _mix_of(columns), flat.vectors_for(channels, VECTORS), channels < lanes and lanes >= 8
-    )
+    vectors, pixel = flat.vectors_for(channels, VECTORS), _lanes_of_pixel(channels, host().lanes)
+    masked = 0 < channels < pixel
+    schedule = Schedule(_mix_of(rows), _mix_of(columns), vectors, pixel, masked, columns.keeps)
     lines = batch * rows.outputs
     width = channels * max(columns.outputs, source_columns)
     block_lines = max(1, BLOCK_ELEMENTS // width)
@@ -168,11 +186,15 @@ def _arrays(taps: Taps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return taps.table.spans, taps.table.index, taps.table.weights
 
 
-def refuse_planes(x: np.ndarray, rows: Taps, columns: Taps) -> str | None:
-    """The reason against, or None."""
+def _refuse(x: np.ndarray, *tables: Taps) -> str | None:
     if x.dtype != flat.FLOAT:
         return f"only float32 is generated, not {x.dtype}"
-    return "no pixels" if x.size == 0 or rows.outputs * columns.outputs == 0 else None
+    return "nothing to resample" if x.size == 0 or any(taps.outputs == 0 for taps in tables) else None
+
+
+def refuse_planes(x: np.ndarray, rows: Taps, columns: Taps) -> str | None:
+    """The reason against, or None."""
+    return _refuse(x, rows, columns)
 
 
 def planes(x: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
@@ -183,3 +205,26 @@ def planes(x: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     _scratch, start = thread_scratch(line_floats)
     kernel.launch_packed(chunks, address(y), address(x), start, rest=rest)
     return y
+
+
+_ONE = Taps(1, np.zeros((1, 1), np.int64), None)
+
+
+def refuse_axis(x: np.ndarray, axis: int, taps: Taps) -> str | None:
+    """The reason against, or None."""
+    return _refuse(x, taps)
+
+
+def axis(x: np.ndarray, axis: int, taps: Taps) -> np.ndarray:
+    """As `reference.resample.axis`: in memory order, what lies inside of the axis are the channels of a plane."""
+    order = layout.order_of(x)
+    in_memory = layout.contiguous(x.transpose(order))
+    place = order.index(axis)
+    sizes = list(in_memory.shape)
+    outer, inner = prod(sizes[:place]), prod(sizes[place + 1 :])
+    if inner < host().lanes:
+        found = planes(in_memory.reshape(outer, 1, taps.inputs, inner).transpose(0, 3, 1, 2), _ONE, taps)
+    else:
+        found = planes(in_memory.reshape(outer, taps.inputs, 1, inner).transpose(0, 3, 1, 2), taps, _ONE)
+    sizes[place] = taps.outputs
+    return found.transpose(0, 2, 3, 1).reshape(sizes).transpose(np.argsort(order))
