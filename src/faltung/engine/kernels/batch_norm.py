@@ -32,7 +32,7 @@ from faltung.engine.epilogue import DIFFERENTIABLE
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
 from faltung.engine.kernels.affine import affine
-from faltung.engine.kernels.column_moments import column_moments, combined
+from faltung.engine.kernels.column_moments import AHEAD, column_moments, combined
 from faltung.engine.kernels.epilogue import activated, gradient_through
 
 VECTORS = 4
@@ -91,6 +91,7 @@ def _emit_apply(e: Emitter, schedule: Schedule) -> None:
         with e.loop("row", stop, start=start) as row:
             for u in range(vectors):
                 offset = row.index * channels + column + u * lanes
+                e.prefetch(x.at(offset + channels * AHEAD))
                 value = e.fma(flat.load(x.at(offset), lanes, mask) - mean[u], scale[u], bias[u])
                 flat.store(y.at(offset), activated(e, schedule.activation, value), mask)
 
@@ -112,6 +113,8 @@ def _emit_slopes(e: Emitter, schedule: Schedule) -> None:
             sums, slopes = row.carried[:vectors], row.carried[vectors:]
             for u in range(vectors):
                 offset = row.index * channels + column + u * lanes
+                e.prefetch(x.at(offset + channels * AHEAD))
+                e.prefetch(gy.at(offset + channels * AHEAD))
                 centred = flat.load(x.at(offset), lanes, mask) - mean[u]
                 gradient = flat.load(gy.at(offset), lanes, mask)
                 if schedule.activation:
@@ -157,6 +160,8 @@ def _emit_descend(e: Emitter, schedule: Schedule) -> None:
         with e.loop("row", stop, start=start) as row:
             for u in range(vectors):
                 offset = row.index * channels + column + u * lanes
+                e.prefetch(x.at(offset + channels * AHEAD))
+                e.prefetch(gy.at(offset + channels * AHEAD))
                 centred = flat.load(x.at(offset), lanes, mask) - mean[u]
                 gradient = flat.load(gy.at(offset), lanes, mask)
                 if schedule.activation:

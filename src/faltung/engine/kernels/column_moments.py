@@ -18,6 +18,7 @@ from faltung.engine.emit import Emitter, Int, Ptr, Vec, f64
 from faltung.engine.kernels import flat
 
 SHIFT_ROWS = 8
+AHEAD = 12  # rows between a value's use and the request for it: rows lie too far apart for the chip to guess
 
 
 def column_moments(e: Emitter, x: Ptr, to: Ptr, rows: Int, channels: Int, vectors: int) -> None:
@@ -27,7 +28,9 @@ def column_moments(e: Emitter, x: Ptr, to: Ptr, rows: Int, channels: Int, vector
         with e.loop("row", rows, carry=[e.zero(lanes)] * (2 * count)) as row:
             sums, squares = row.carried[:count], row.carried[count:]
             for u in range(count):
-                value = flat.load(x.at(row.index * channels + column + u * lanes), lanes, mask) - shifts[u]
+                place = x.at(row.index * channels + column + u * lanes)
+                e.prefetch(place.at(channels * AHEAD))
+                value = flat.load(place, lanes, mask) - shifts[u]
                 sums[u], squares[u] = sums[u] + value, e.fma(value, value, squares[u])
             row.carry(sums + squares)
         length = e.splat(e.convert(rows, f64), lanes)
