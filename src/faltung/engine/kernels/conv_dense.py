@@ -21,7 +21,7 @@ from faltung.engine.kernels import conv_direct, pack_weights
 from faltung.engine.kernels import epilogue as epilogues
 from faltung.engine.kernels.conv_direct import Schedule
 from faltung.engine.kernels.conv_problem import Problem, Sizes, backward_problems, forward_problem, panel_table, three
-from faltung.engine.kernels.microkernel import largest_tile
+from faltung.engine.kernels.microkernel import largest_tile, shares_of
 from faltung.engine.kernels.rows import planes_of
 from faltung.engine.target import Target, host
 
@@ -282,6 +282,7 @@ def plan_for(
         masked=masked,
         stream=streams and not masked and channel_block >= problem.channels,
         accumulate=channel_block < problem.channels,
+        shares=shares_of(-(-cut.rows_per_chunk // shape.rows) * -(-shape.out_w // shape.columns)),
         planes=planes if packed else 0,
     )
     packed_w = (shape.out_w - 1) * problem.stride[2] + (problem.taps[2] - 1) * problem.dilation[2] + 1

@@ -28,7 +28,7 @@ from faltung.engine.kernels.conv_dense import (
 )
 from faltung.engine.kernels.conv_problem import Problem, backward_problems, forward_problem, panel_table
 from faltung.engine.kernels.conv_winograd import Schedule
-from faltung.engine.kernels.microkernel import largest_tile
+from faltung.engine.kernels.microkernel import largest_tile, shares_of
 from faltung.engine.kernels.winograd_transforms import WeightSchedule
 from faltung.engine.target import Target, host
 
@@ -80,8 +80,8 @@ def unfit(geometry: ConvGeometry) -> str | None:
 def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int:
     """m of the fastest F(m, 3) by an estimate in thread-cycles, 0 where direct convolution is faster.
 
-    Measured on 2-core AVX-512 machines (Zen 5, Sapphire Rapids): direct, 90% of the peak; the product of Winograd 76%;
-    an input vector 8 cycles; weights read at 9 bytes a cycle beside the arithmetic as long as U fits the shared cache,
+    Measured on 2-core AVX-512 machines (Zen 5, Sapphire Rapids): direct, 90% of the peak; the product of Winograd 80%;
+    an input vector 8 cycles; weights read at 6 bytes a cycle beside the arithmetic as long as U fits the shared cache,
     else at 3, and once more per block of tiles at 16 where a panel outgrows L2. Where weights are used only once,
     packing reads 3.6 bytes a cycle and their transform writes 3.2.
     """
@@ -91,13 +91,13 @@ def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int
     rate = 2.0 * lanes
     weight_bytes = 4.0 * 9 * c * o
     packing = 0.0 if weights_are_kept else weight_bytes / 3.6
-    best, choice = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + weight_bytes / 9 + packing, 0
+    best, choice = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + weight_bytes / 6 + packing, 0
     for m in (2, 4):
         size = (m + 2) ** 2
         tiles = problem.batch * -(-out_h // m) * -(-out_w // m)
         u_bytes, panel_bytes = 4.0 * size * c * o, 4.0 * size * c * 2 * lanes
-        total = tiles * size * c * o / (0.76 * rate) + 8.0 * tiles * size * c / lanes + 4000
-        total += u_bytes / (9 if u_bytes <= target.l3_bytes else 3)
+        total = tiles * size * c * o / (0.80 * rate) + 8.0 * tiles * size * c / lanes + 4000
+        total += u_bytes / (6 if u_bytes <= target.l3_bytes else 3)
         if panel_bytes > target.l2_bytes / 2:
             total += u_bytes / 16 * (4.0 * tiles * size * c // (target.l2_bytes / 2))
         if not weights_are_kept:
@@ -208,6 +208,7 @@ def plan_for(
         exact=c % 4 == 0,
         tail_vectors=needed % vectors,
         masked=o % lanes != 0,
+        shares=shares_of(-(-tile_block // register_tiles)),
         masked_input=c % lanes != 0,
         epilogue=steps,
     )

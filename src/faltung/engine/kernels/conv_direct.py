@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.epilogue import NO_STEPS, Steps
 from faltung.engine.kernels import epilogue
-from faltung.engine.kernels.microkernel import Row, accumulate
+from faltung.engine.kernels.microkernel import Ahead, Row, accumulate
 from faltung.engine.kernels.rows import copy_pixels, copy_planes, fill
 
 FIELDS = (
@@ -58,6 +58,7 @@ class Schedule:
     masked: bool  # the last vector of the last block is partial
     stream: bool  # results go past the caches
     accumulate: bool = False  # channels are blocked: partial sums wait in y
+    shares: int = 1  # tiles among which the next panel is shared out
     planes: int = 0  # channels of an input that keeps each in a plane, interleaved on the way to scratch
     epilogue: Steps = NO_STEPS
 
@@ -104,6 +105,7 @@ class _Chunk:
         self.biases = e.pointer("bias").at(self.g * self.bias_g)
         self.room = e.pointer("scratch").at(e.thread * self.scratch_floats)
         self.rows_in = (self.row_end - self.row_start - 1) * self.stride_h + (self.taps_h - 1) * self.dil_h + 1
+        self.taps = self.taps_d * self.taps_h * self.taps_w
         if s.packed:
             self.pitch_w: Int = self.channels
             self.pitch_h = self.packed_w * self.channels
@@ -153,8 +155,7 @@ def _channel_block(k: _Chunk, ob: Int, vectors: int, masked: bool) -> None:
     with e.loop("ib", k.channels, step=k.channel_block) as loop:
         start = loop.index
         size = e.smaller(k.channel_block, k.channels - start)
-        taps = k.taps_d * k.taps_h * k.taps_w
-        _rows(k, panel.at(start * taps * (s.vectors * e.lanes)), first, vectors, mask, start, size)
+        _rows(k, panel.at(start * k.taps * (s.vectors * e.lanes)), first, vectors, mask, start, size)
 
 
 def _rows(k: _Chunk, panel: Ptr, first: Int, vectors: int, mask: object, start: Int, size: Int) -> None:
@@ -295,7 +296,10 @@ def _taps(
     row_step = k.stride_h * (k.pitch_h if s.packed else k.x_h)
     pixel_step = k.stride_w * k.pitch_w
     # panels hold s.vectors per k even where the last block computes fewer
-    with e.loop("kd", k.taps_d, carry=[panel, *accs], at_least_once=True) as kd:
+    tile = ((oh - k.row_start) * k.out_w + ow) // s.columns
+    floats = k.taps * size * (s.vectors * e.lanes)
+    ahead = Ahead.of(panel.at(floats), floats, tile, s.shares)
+    with e.loop("kd", k.taps_d, carry=[panel, ahead.place, *accs], at_least_once=True) as kd:
         with e.loop("kh", k.taps_h, carry=kd.carried, at_least_once=True) as kh:
             line = origin.at(kd.index * k.pitch_d + kh.index * step_h)
             if s.fused_run:
@@ -307,7 +311,7 @@ def _taps(
                 state = kw.result
             kh.carry(state)
         kd.carry(kh.result)
-    return kd.result[1:]
+    return kd.result[2:]
 
 
 def _run(
@@ -316,7 +320,8 @@ def _run(
     """The microkernel over one contiguous run of channels."""
     s = k.s
     tile_rows = [Row.of(line.at(row_step * row), pixel_step, columns) for row in range(rows)]
-    accs, panel = accumulate(
-        k.e, tile_rows, state[0], count, state[1:], vectors, s.unroll, s.exact, panel_vectors=s.vectors
+    accs, panel, ahead = accumulate(
+        k.e, tile_rows, state[0], count, state[2:], vectors, s.unroll, s.exact, s.vectors, Ahead(state[1], s.shares)
     )
-    return [panel, *accs]
+    assert ahead is not None
+    return [panel, ahead.place, *accs]

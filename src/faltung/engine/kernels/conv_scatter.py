@@ -243,7 +243,9 @@ def _tile(k: _Chunk, row: Ptr, panel: Ptr, line: Ptr, ow: Int, columns: int, vec
     e, s = k.e, k.s
     accs = [e.zero() for _ in range(columns * vectors)]
     pixels = Row.of(row.at(ow * k.y_w), k.y_w, columns)
-    accs, _ = accumulate(e, [pixels], panel, k.out_channels, accs, vectors, s.unroll, s.exact, panel_vectors=s.vectors)
+    accs, _, _ = accumulate(
+        e, [pixels], panel, k.out_channels, accs, vectors, s.unroll, s.exact, panel_vectors=s.vectors
+    )
     step = k.stride_w * k.channels
     # neighbours overlap in the line: far apart in time, a sum need not wait for the store of the one before
     for p in sorted(range(columns), key=lambda p: (p % _APART, p)):

@@ -25,7 +25,7 @@ from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.epilogue import NO_STEPS, Steps
 from faltung.engine.kernels import epilogue, flat
 from faltung.engine.kernels.linear_form import apply_matrix
-from faltung.engine.kernels.microkernel import Row, accumulate
+from faltung.engine.kernels.microkernel import Ahead, Row, accumulate
 from faltung.engine.kernels.winograd_matrices import winograd
 from faltung.engine.kernels.winograd_transforms import InputSchedule, TileReader
 
@@ -48,6 +48,7 @@ class Schedule:
     exact: bool  # channels are a multiple of unroll
     tail_vectors: int
     masked: bool  # output channels are none
+    shares: int  # register tiles among which the next panel is shared out
     masked_input: bool  # input channels are no multiple of the lanes
     epilogue: Steps = NO_STEPS
 
@@ -121,7 +122,9 @@ def _register_tile(k: _Chunk, tiles: int, vectors: int, source: Ptr, panel: Ptr,
     e, s = k.e, k.s
     accs = [e.zero() for _ in range(tiles * vectors)]
     row = Row.of(source.at(first * k.v_pitch), k.v_pitch, tiles)
-    accs, _ = accumulate(e, [row], panel, k.channels, accs, vectors, s.unroll, s.exact, panel_vectors=s.vectors)
+    floats = k.channels * k.width
+    ahead = Ahead.of(panel.at(floats), floats, first // s.tiles, s.shares)
+    accs, _, _ = accumulate(e, [row], panel, k.channels, accs, vectors, s.unroll, s.exact, s.vectors, ahead)
     for t in range(tiles):
         for v in range(vectors):
             to.at((first + t) * k.width + v * e.lanes).store(accs[t * vectors + v])
