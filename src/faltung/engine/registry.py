@@ -22,6 +22,7 @@ _ACTIVATIONS = (
     "relu leaky_relu sigmoid tanh elu hardtanh hardsigmoid threshold gelu silu mish hardswish softplus log_sigmoid "
     "softshrink hardshrink"
 ).split()
+_ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum")
 
 # operation -> modules under engine.kernels, tried in this order before the reference
 CANDIDATES: dict[str, tuple[str, ...]] = {
@@ -63,7 +64,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     **{f"pool.{name}_{way}": ("pool",) for name in ("max", "avg", "adaptive_avg") for way in ("forward", "backward")},
     "resample.axis": ("resample",),
     "resample.planes": ("resample",),
-    **{f"pointwise.{name}": ("pointwise",) for name in ("add", "sub", "mul", "div")},
+    **{f"pointwise.{name}": ("pointwise", "broadcast") for name in _ARITHMETIC},
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},
 }
 

@@ -39,6 +39,7 @@ class Maximum(_Extreme):
 
     name = "maximum"
     ufunc = np.maximum
+    kernel = "pointwise.maximum"
 
     @classmethod
     def first_wins(cls, x: Tensor, y: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ class Minimum(_Extreme):
 
     name = "minimum"
     ufunc = np.minimum
+    kernel = "pointwise.minimum"
 
     @classmethod
     def first_wins(cls, x: Tensor, y: Tensor) -> Tensor:

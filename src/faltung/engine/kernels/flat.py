@@ -46,8 +46,10 @@ def refuse(x: np.ndarray, *others: np.ndarray) -> str | None:
     if dense_order(shape, strides) is None:
         return f"strides {strides} of shape {shape} leave gaps"
     for other in others:
-        if other.dtype != FLOAT or other.shape != shape:
-            return f"operands differ: {x.dtype}{shape}, {other.dtype}{other.shape}"
+        if other.dtype != FLOAT:
+            return f"only float32 is generated, not {other.dtype}"
+        if other.shape != shape:
+            return "operands differ in shape"
     return None
 
 

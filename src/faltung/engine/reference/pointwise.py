@@ -1,6 +1,7 @@
 """Arithmetic of two arrays in plain NumPy: the oracle, and the fallback.
 
-add, sub, mul, div(a, b, out=None) broadcast like NumPy; with `out` the result is written there, cast if need be.
+add, sub, mul, div, maximum, minimum(a, b, out=None) broadcast like NumPy; with `out` the result is written there, cast
+if need be.
 """
 
 from __future__ import annotations
@@ -20,3 +21,4 @@ def _binary(ufunc: np.ufunc) -> Callable[..., Array]:
 
 
 add, sub, mul, div = map(_binary, (np.add, np.subtract, np.multiply, np.true_divide))
+maximum, minimum = _binary(np.maximum), _binary(np.minimum)
