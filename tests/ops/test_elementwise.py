@@ -98,3 +98,95 @@ def test_extremes(name: str) -> None:
     a, b = faltung.from_numpy(x), faltung.from_numpy(y)
     np.testing.assert_array_equal(getattr(faltung, name)(a, b).numpy(), expected)
     np.testing.assert_array_equal(getattr(faltung, name)(b, a).numpy(), expected)
+
+
+UNARY: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    # function of a tensor or an array with these methods; derivative of an array
+    "neg": (lambda t: -t, lambda x: -np.ones_like(x)),
+    "abs": (abs, np.sign),
+    "exp": (lambda t: t.exp(), np.exp),
+    "expm1": (lambda t: t.expm1(), np.exp),
+    "log": (lambda t: t.log(), lambda x: 1 / x),
+    "log1p": (lambda t: t.log1p(), lambda x: 1 / (1 + x)),
+    "sqrt": (lambda t: t.sqrt(), lambda x: 0.5 * x**-0.5),
+    "rsqrt": (lambda t: t.rsqrt(), lambda x: -0.5 * x**-1.5),
+    "reciprocal": (lambda t: t.reciprocal(), lambda x: -(x**-2.0)),
+    "square": (lambda t: t.square(), lambda x: 2 * x),
+    "clamp": (lambda t: t.clamp(0.75, 1.5), lambda x: ((x >= 0.75) & (x <= 1.5)).astype(x.dtype)),
+    "clamp from below": (lambda t: t.clamp(min=0.75), lambda x: (x >= 0.75).astype(x.dtype)),
+    **{
+        f"to the power {p}": ((lambda t, p=p: t**p), (lambda x, p=p: p * x ** (p - 1)))
+        for p in (2, 3, 0.5, -0.5, -1, -2, 1.5)
+    },
+}
+NUMPY_UNARY: dict[str, Callable[..., Any]] = {
+    "neg": np.negative,
+    "rsqrt": lambda x: x**-0.5,
+    "clamp": lambda x: np.clip(x, 0.75, 1.5),
+    "clamp from below": lambda x: np.maximum(x, 0.75),
+}
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", UNARY)
+def test_unary(name: str, memory: str) -> None:
+    compute, derivative = UNARY[name]
+    oracle = NUMPY_UNARY.get(name, compute if "power" in name else getattr(np, name, None))
+    for shape in (SHAPE, (4, 4)):
+        x, gradient = positive(shape, 0), positive(shape, 2)
+        wide = x.astype(np.float64)
+        for values, sense in ((x, wide), (-x, -wide)):
+            if values is not x and name not in ("neg", "abs", "exp", "expm1", "square", "clamp", "to the power 3"):
+                continue
+            a = tensor(values, memory if len(shape) == 4 else "contiguous").requires_grad_()
+            found = compute(a)
+            np.testing.assert_allclose(found.detach().numpy(), oracle(sense), rtol=3e-7)
+            found.backward(faltung.from_numpy(gradient))
+            np.testing.assert_allclose(a.grad.numpy(), gradient * derivative(sense), rtol=2e-6)
+
+
+def test_second_derivatives_of_large_tensors() -> None:
+    """The fused gradients have none: where a graph is wanted, they are not used."""
+    for name in UNARY:
+        compute, derivative = UNARY[name]
+        x = faltung.from_numpy(positive(SHAPE, 0)).requires_grad_()
+        (first,) = faltung.autograd.grad(compute(x).sum(), x, create_graph=True)
+        np.testing.assert_allclose(first.detach().numpy(), derivative(x.detach().numpy()), rtol=2e-6, err_msg=name)
+        if name not in ("neg", "abs", "clamp", "clamp from below"):
+            assert first.requires_grad, name
+
+
+@pytest.mark.parametrize(
+    "name", ["neg_", "abs_", "exp_", "log_", "sqrt_", "rsqrt_", "reciprocal_", "square_", "floor_"]
+)
+def test_unary_in_place(name: str) -> None:
+    for memory in MEMORY:
+        x = positive(SHAPE, 0)
+        a = tensor(x, memory)
+        strides, expected = a.stride(), getattr(faltung, name[:-1])(faltung.from_numpy(x)).numpy()
+        assert getattr(a, name)() is a
+        np.testing.assert_allclose(a.numpy(), expected, rtol=3e-7)
+        assert a.stride() == strides
+
+
+def test_clamp_in_place() -> None:
+    x = positive(SHAPE, 0)
+    x[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+    for limits in ((0.75, 1.5), (None, 1.0), (1.0, None), (2.0, 1.0)):
+        low, high = (default if given is None else given for given, default in zip(limits, (-np.inf, np.inf)))
+        expected = np.minimum(np.maximum(x, np.float32(low)), np.float32(high))
+        np.testing.assert_array_equal(faltung.from_numpy(x.copy()).clamp_(*limits).numpy(), expected)
+        np.testing.assert_array_equal(faltung.from_numpy(x).clamp(*limits).numpy(), expected)
+    assert np.isnan(faltung.from_numpy(x.copy()).clamp_(float("nan"), 1.0).numpy()).all()
+
+
+@pytest.mark.parametrize("dtype", [faltung.float64, faltung.int64, faltung.float16])
+def test_other_types_are_not_generated(dtype: Any) -> None:
+    x = (faltung.arange(70_000) % 7 - 3).to(dtype)
+    numbers = x.numpy()
+    np.testing.assert_array_equal((-x).numpy(), -numbers)
+    np.testing.assert_array_equal(x.abs().numpy(), np.abs(numbers))
+    np.testing.assert_array_equal(x.square().numpy(), numbers * numbers)
+    np.testing.assert_array_equal(x.clamp(-1, 2).numpy(), np.clip(numbers, -1, 2))
+    np.testing.assert_array_equal((x**3).numpy(), numbers * numbers * numbers)
+    assert (-x).dtype is x.square().dtype is x.clamp(-1, 2).dtype is (x**2).dtype is dtype

@@ -23,6 +23,10 @@ _ACTIVATIONS = (
     "softshrink hardshrink"
 ).split()
 _ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum")
+_FUNCTIONS = (
+    "neg abs sign floor ceil trunc round square cube sqrt rsqrt reciprocal inverse_square exp expm1 log log1p clamp"
+).split()
+_SLOPES = [f"{name}_backward" for name in "abs square cube sqrt rsqrt reciprocal expm1 log1p clamp".split()]
 
 # operation -> modules under engine.kernels, tried in this order before the reference
 CANDIDATES: dict[str, tuple[str, ...]] = {
@@ -65,6 +69,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "resample.axis": ("resample",),
     "resample.planes": ("resample",),
     **{f"pointwise.{name}": ("pointwise", "broadcast") for name in _ARITHMETIC},
+    **{f"pointwise.{name}": ("pointwise",) for name in (*_FUNCTIONS, *_SLOPES)},
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},
 }
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from faltung import dtypes
+from faltung import dtypes, engine
+from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.dtypes import COMPLEX, result_type
 from faltung.ops.apply import apply, apply_inplace
+from faltung.ops.arithmetic import LARGE
 from faltung.ops.convert import fitting_number
 from faltung.ops.promotion import as_number, cast, number, operands
 from faltung.ops.shape import broadcast_tensors
+from faltung.ops.unary import Slope
 from faltung.tensor import Tensor
 
 _wrap = Tensor._wrap
@@ -245,6 +249,9 @@ class Clamp(Op):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         (x,) = ctx.saved
+        if x._data.dtype == np.float32 and not is_grad_enabled():
+            low, high = _interval(ctx.low, ctx.high)
+            return apply(Slope, grad, x, kernel="pointwise.clamp_backward", low=low, high=high)
         inside = None
         if ctx.low is not None:
             inside = x >= ctx.low
@@ -254,8 +261,16 @@ class Clamp(Op):
         return grad.masked_fill(~inside, 0)  # type: ignore[operator]  # one of the limits is given
 
 
+def _interval(low: Any, high: Any) -> tuple[float, float]:
+    """The limits as numbers; a missing one is infinite."""
+    return -math.inf if low is None else low, math.inf if high is None else high
+
+
 def _limit(x: Any, low: Any, high: Any, out: Any) -> Any:
     """min(max(x, low), high); where low > high the result is high, as in PyTorch."""
+    if x.size >= LARGE and x.dtype == np.float32 and low == low and high == high:  # no limit is nan
+        lowest, highest = _interval(low, high)
+        return engine.call("pointwise.clamp", x, low=lowest, high=highest, out=out)
     if low is not None:
         x = np.maximum(x, np.asarray(low).astype(x.dtype), out=out)
     if high is not None:

@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from faltung import engine
 from faltung.autograd.graph import Op
 from faltung.dtypes import result_type
 from faltung.ops.apply import apply
-from faltung.ops.arithmetic import Binary, conj
+from faltung.ops.arithmetic import LARGE, Binary, conj
 from faltung.ops.promotion import as_number, cast, is_number, operands
+from faltung.ops.unary import Slope, has_slope
 from faltung.tensor import Tensor
+
+# exponents that take no logarithm
+_KERNELS = {
+    2: "pointwise.square", 3: "pointwise.cube", 0.5: "pointwise.sqrt", -0.5: "pointwise.rsqrt",
+    -1: "pointwise.reciprocal", -2: "pointwise.inverse_square",
+}  # fmt: skip
+_SLOPES = {2: "pointwise.square_backward", 3: "pointwise.cube_backward"}
 
 
 class PowScalar(Op):
@@ -23,6 +32,8 @@ class PowScalar(Op):
     def forward(ctx: Any, x: Any, *, exponent: Any) -> Any:
         ctx.save_inputs(0)
         ctx.exponent = exponent
+        if x.size >= LARGE and exponent in _KERNELS and x.dtype.kind == "f":
+            return engine.call(_KERNELS[exponent], x)
         if exponent == 2:
             return np.multiply(x, x)
         if x.dtype.kind in "iub":
@@ -37,6 +48,11 @@ class PowScalar(Op):
             return x * x * x
         if exponent == -1:
             return 1 / x
+        if x.dtype.kind == "f":
+            if exponent == -0.5:
+                return x.dtype.type(1) / np.sqrt(x)
+            if exponent == -2:
+                return 1 / (x * x)
         return np.power(x, np.asarray(exponent).astype(x.dtype))
 
     @staticmethod
@@ -45,6 +61,8 @@ class PowScalar(Op):
         exponent = ctx.exponent
         if exponent == 0:
             return grad * 0
+        if exponent in _SLOPES and has_slope(x):
+            return apply(Slope, grad, x, kernel=_SLOPES[exponent])
         scale = x if exponent == 2 else pow(x, exponent - 1)
         return grad * conj(scale * exponent)
 

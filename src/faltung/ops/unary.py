@@ -5,16 +5,35 @@ integers.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from faltung import dtypes
+from faltung import dtypes, engine
+from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.ops.apply import apply
-from faltung.ops.arithmetic import conj
+from faltung.ops.arithmetic import LARGE, conj
 from faltung.ops.promotion import as_float, cast
 from faltung.tensor import Tensor
+
+LARGE_ELEMENTARY = 1 << 14  # elements from which on threads beat NumPy's exponentials and logarithms
+
+
+class Slope(Op):
+    """The fused first gradient of a function: "pointwise.<name>_backward" of the engine."""
+
+    name = "slope"
+
+    @staticmethod
+    def forward(ctx: Any, grad: Any, kept: Any, *, kernel: str, **numbers: float) -> Any:
+        return engine.call(kernel, grad, kept, **numbers)
+
+
+def has_slope(kept: Tensor) -> bool:
+    """Whether a first gradient is one for the engine: large, and no graph of it is wanted."""
+    data = kept._data
+    return data.size >= LARGE and data.dtype == np.float32 and not is_grad_enabled()
 
 
 class Unary(Op):
@@ -22,6 +41,9 @@ class Unary(Op):
 
     ufunc: Any
     keeps = "input"  # or "output", or "nothing"
+    kernel: ClassVar[str | None] = None  # the engine's name, if it computes large arrays
+    large: ClassVar[int] = LARGE
+    slope: ClassVar[str | None] = None  # the engine's name of the gradient, where it takes more than one operation
 
     @classmethod
     def forward(cls, ctx: Any, x: Any) -> Any:
@@ -29,11 +51,16 @@ class Unary(Op):
             ctx.save_inputs(0)
         elif cls.keeps == "output":
             ctx.save_outputs(0)
+        if cls.kernel is not None and x.size >= cls.large:
+            return engine.call(cls.kernel, x)
         return cls.ufunc(x)
 
     @classmethod
     def inplace(cls, ctx: Any, x: Any) -> None:
-        cls.ufunc(x, out=x)
+        if cls.kernel is not None and x.size >= cls.large:
+            engine.call(cls.kernel, x, out=x)
+        else:
+            cls.ufunc(x, out=x)
 
     @classmethod
     def derivative(cls, kept: Tensor) -> Any:
@@ -43,6 +70,13 @@ class Unary(Op):
     @classmethod
     def backward(cls, ctx: Any, grad: Tensor) -> Any:
         (kept,) = ctx.saved
+        if cls.slope is not None and has_slope(kept):
+            return apply(Slope, grad, kept, kernel=cls.slope)
+        return cls.gradient(grad, kept)
+
+    @classmethod
+    def gradient(cls, grad: Tensor, kept: Tensor) -> Any:
+        """The gradient by the chain rule, in operations on tensors."""
         return grad * conj(cls.derivative(kept))
 
 
@@ -52,6 +86,7 @@ class Neg(Unary):
     name = "neg"
     ufunc = np.negative
     keeps = "nothing"
+    kernel = "pointwise.neg"
 
     @classmethod
     def backward(cls, ctx: Any, grad: Tensor) -> Any:
@@ -64,6 +99,8 @@ class Exp(Unary):
     name = "exp"
     ufunc = np.exp
     keeps = "output"
+    kernel = "pointwise.exp"
+    large = LARGE_ELEMENTARY
 
     @classmethod
     def derivative(cls, kept: Tensor) -> Any:
@@ -88,6 +125,9 @@ class Expm1(Unary):
     name = "expm1"
     ufunc = np.expm1
     keeps = "output"
+    kernel = "pointwise.expm1"
+    large = LARGE_ELEMENTARY
+    slope = "pointwise.expm1_backward"
 
     @classmethod
     def derivative(cls, kept: Tensor) -> Any:
@@ -99,10 +139,12 @@ class Log(Unary):
 
     name = "log"
     ufunc = np.log
+    kernel = "pointwise.log"
+    large = LARGE_ELEMENTARY
 
     @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return kept.reciprocal()
+    def gradient(cls, grad: Tensor, kept: Tensor) -> Any:
+        return grad / conj(kept)
 
 
 class Log2(Unary):
@@ -112,8 +154,8 @@ class Log2(Unary):
     ufunc = np.log2
 
     @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return (kept * math.log(2)).reciprocal()
+    def gradient(cls, grad: Tensor, kept: Tensor) -> Any:
+        return grad / conj(kept * math.log(2))
 
 
 class Log10(Unary):
@@ -123,8 +165,8 @@ class Log10(Unary):
     ufunc = np.log10
 
     @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return (kept * math.log(10)).reciprocal()
+    def gradient(cls, grad: Tensor, kept: Tensor) -> Any:
+        return grad / conj(kept * math.log(10))
 
 
 class Log1p(Unary):
@@ -132,10 +174,13 @@ class Log1p(Unary):
 
     name = "log1p"
     ufunc = np.log1p
+    kernel = "pointwise.log1p"
+    large = LARGE_ELEMENTARY
+    slope = "pointwise.log1p_backward"
 
     @classmethod
-    def derivative(cls, kept: Tensor) -> Any:
-        return (kept + 1).reciprocal()
+    def gradient(cls, grad: Tensor, kept: Tensor) -> Any:
+        return grad / conj(kept + 1)
 
 
 class Sqrt(Unary):
@@ -144,11 +189,12 @@ class Sqrt(Unary):
     name = "sqrt"
     ufunc = np.sqrt
     keeps = "output"
+    kernel = "pointwise.sqrt"
+    slope = "pointwise.sqrt_backward"
 
     @classmethod
-    def backward(cls, ctx: Any, grad: Tensor) -> Any:
-        (root,) = ctx.saved
-        return grad / (conj(root) * 2)
+    def gradient(cls, grad: Tensor, kept: Tensor) -> Any:
+        return grad / (conj(kept) * 2)
 
 
 class Rsqrt(Unary):
@@ -156,6 +202,8 @@ class Rsqrt(Unary):
 
     name = "rsqrt"
     keeps = "output"
+    kernel = "pointwise.rsqrt"
+    slope = "pointwise.rsqrt_backward"
 
     @staticmethod
     def ufunc(x: Any, **out: Any) -> Any:  # like a NumPy function
@@ -171,6 +219,8 @@ class Reciprocal(Unary):
 
     name = "reciprocal"
     keeps = "output"
+    kernel = "pointwise.reciprocal"
+    slope = "pointwise.reciprocal_backward"
 
     @staticmethod
     def ufunc(x: Any, **out: Any) -> Any:
@@ -186,6 +236,8 @@ class Square(Unary):
 
     name = "square"
     ufunc = np.square
+    kernel = "pointwise.square"
+    slope = "pointwise.square_backward"
 
     @classmethod
     def derivative(cls, kept: Tensor) -> Any:
@@ -197,11 +249,12 @@ class Abs(Unary):
 
     name = "abs"
     ufunc = np.absolute
+    kernel = "pointwise.abs"
+    slope = "pointwise.abs_backward"
 
     @classmethod
-    def backward(cls, ctx: Any, grad: Tensor) -> Any:
-        (x,) = ctx.saved
-        return grad * x.sgn()
+    def gradient(cls, grad: Tensor, kept: Tensor) -> Any:
+        return grad * kept.sgn()
 
 
 class Step(Unary):
@@ -219,6 +272,7 @@ class Floor(Step):
 
     name = "floor"
     ufunc = np.floor
+    kernel = "pointwise.floor"
 
 
 class Ceil(Step):
@@ -226,6 +280,7 @@ class Ceil(Step):
 
     name = "ceil"
     ufunc = np.ceil
+    kernel = "pointwise.ceil"
 
 
 class Trunc(Step):
@@ -233,6 +288,7 @@ class Trunc(Step):
 
     name = "trunc"
     ufunc = np.trunc
+    kernel = "pointwise.trunc"
 
 
 class Round(Op):
@@ -243,7 +299,7 @@ class Round(Op):
     @staticmethod
     def forward(ctx: Any, x: Any, *, decimals: int) -> Any:
         if not decimals:
-            return np.rint(x)
+            return engine.call("pointwise.round", x) if x.size >= LARGE else np.rint(x)
         ten = x.dtype.type(10.0 ** (decimals if decimals > 0 else -decimals))
         return np.rint(x * ten) / ten if decimals > 0 else np.rint(x / ten) * ten
 
@@ -257,6 +313,7 @@ class Sign(Step):
 
     name = "sign"
     ufunc = np.sign
+    kernel = "pointwise.sign"
 
 
 def floating(op: type[Op], input: Tensor) -> Tensor:

@@ -111,9 +111,118 @@ def add_relu(e: Emitter, a: Vec, b: Vec) -> Vec:
     return e.maximum(a + b, 0.0)
 
 
+# --- functions of one operand: <name>(x), and <name>_backward(gy, kept) as in `reference.pointwise` ------------------
+
+
+@expression(1)
+def neg(e: Emitter, x: Vec) -> Vec:
+    return -x
+
+
+@expression(1)
+def abs(e: Emitter, x: Vec) -> Vec:
+    return e.unary("fabs", x)
+
+
+@expression(2)
+def abs_backward(e: Emitter, gy: Vec, x: Vec) -> Vec:
+    return gy * sign(e, x)
+
+
+@expression(1)
+def sign(e: Emitter, x: Vec) -> Vec:
+    zero_or_nan = e.select(x.compare("==", 0.0), 0.0, x)
+    return e.select(x.compare(">", 0.0), 1.0, e.select(x.compare("<", 0.0), -1.0, zero_or_nan))
+
+
+@expression(1)
+def floor(e: Emitter, x: Vec) -> Vec:
+    return e.unary("floor", x)
+
+
+@expression(1)
+def ceil(e: Emitter, x: Vec) -> Vec:
+    return e.unary("ceil", x)
+
+
+@expression(1)
+def trunc(e: Emitter, x: Vec) -> Vec:
+    return e.unary("trunc", x)
+
+
+@expression(1)
+def round(e: Emitter, x: Vec) -> Vec:
+    return e.unary("nearbyint", x)
+
+
+@expression(1)
+def square(e: Emitter, x: Vec) -> Vec:
+    return x * x
+
+
+@expression(2)
+def square_backward(e: Emitter, gy: Vec, x: Vec) -> Vec:
+    return gy * (x + x)
+
+
+@expression(1)
+def cube(e: Emitter, x: Vec) -> Vec:
+    return x * x * x
+
+
+@expression(2)
+def cube_backward(e: Emitter, gy: Vec, x: Vec) -> Vec:
+    return gy * (x * x * 3.0)
+
+
+@expression(1)
+def sqrt(e: Emitter, x: Vec) -> Vec:
+    return e.unary("sqrt", x)
+
+
+@expression(2)
+def sqrt_backward(e: Emitter, gy: Vec, y: Vec) -> Vec:
+    return gy / (y + y)
+
+
+@expression(1)
+def rsqrt(e: Emitter, x: Vec) -> Vec:
+    return 1.0 / sqrt(e, x)
+
+
+@expression(2)
+def rsqrt_backward(e: Emitter, gy: Vec, y: Vec) -> Vec:
+    return gy * (y * y * y * -0.5)
+
+
+@expression(1)
+def reciprocal(e: Emitter, x: Vec) -> Vec:
+    return 1.0 / x
+
+
+@expression(2)
+def reciprocal_backward(e: Emitter, gy: Vec, y: Vec) -> Vec:
+    return gy * -(y * y)
+
+
+@expression(1)
+def inverse_square(e: Emitter, x: Vec) -> Vec:
+    return 1.0 / (x * x)
+
+
 @expression(1, unroll=1)
 def exp(e: Emitter, x: Vec) -> Vec:
     return elementary.exp(e, x)
+
+
+@expression(1, unroll=1)
+def expm1(e: Emitter, x: Vec) -> Vec:
+    return elementary.expm1(e, x)
+
+
+@expression(2)
+def expm1_backward(e: Emitter, gy: Vec, y: Vec) -> Vec:
+    return gy * (y + 1.0)
 
 
 @expression(1, unroll=1)
@@ -121,6 +230,21 @@ def log(e: Emitter, x: Vec) -> Vec:
     return elementary.log(e, x)
 
 
+@expression(1, unroll=1)
+def log1p(e: Emitter, x: Vec) -> Vec:
+    return elementary.log1p(e, x)
+
+
+@expression(2)
+def log1p_backward(e: Emitter, gy: Vec, x: Vec) -> Vec:
+    return gy / (x + 1.0)
+
+
 @expression(1)
-def sqrt(e: Emitter, x: Vec) -> Vec:
-    return e.unary("sqrt", x)
+def clamp(e: Emitter, x: Vec, low: Vec, high: Vec) -> Vec:
+    return e.minimum(e.maximum(x, low), high)
+
+
+@expression(2)
+def clamp_backward(e: Emitter, gy: Vec, x: Vec, low: Vec, high: Vec) -> Vec:
+    return e.select(e.both(x.compare(">=", low), x.compare("<=", high)), gy, 0.0)
