@@ -190,3 +190,48 @@ def test_other_types_are_not_generated(dtype: Any) -> None:
     np.testing.assert_array_equal(x.clamp(-1, 2).numpy(), np.clip(numbers, -1, 2))
     np.testing.assert_array_equal((x**3).numpy(), numbers * numbers * numbers)
     assert (-x).dtype is x.square().dtype is x.clamp(-1, 2).dtype is (x**2).dtype is dtype
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("small", [SHAPE, (40, 1, 1), (1, 1, 33, 35)], ids=str)
+def test_where(small: tuple[int, ...], memory: str) -> None:
+    x, y, gradient = (positive(SHAPE, seed) for seed in range(3))
+    holds = positive(small, 3) < 1.0
+    a, b = tensor(x, memory).requires_grad_(), tensor(y, memory).requires_grad_()
+    condition = faltung.from_numpy(holds)
+    for first, second, expected in (
+        (a, b, np.where(holds, x, y)),
+        (a, -1.5, np.where(holds, x, np.float32(-1.5))),
+        (-1.5, b, np.where(holds, np.float32(-1.5), y)),
+    ):
+        found = faltung.where(condition, first, second)
+        np.testing.assert_array_equal(found.detach().numpy(), expected)
+        found.backward(faltung.from_numpy(gradient))
+    np.testing.assert_array_equal(a.grad.numpy(), 2 * np.where(holds, gradient, 0))
+    np.testing.assert_array_equal(b.grad.numpy(), 2 * np.where(holds, 0, gradient))
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("small", [SHAPE, (40, 1, 1), (1, 1, 33, 35)], ids=str)
+def test_masked_fill(small: tuple[int, ...], memory: str) -> None:
+    x, gradient, mask = positive(SHAPE, 0), positive(SHAPE, 1), positive(small, 3) < 1.0
+    a, value = tensor(x, memory).requires_grad_(), faltung.tensor(0.25, requires_grad=True)
+    found = a.masked_fill(faltung.from_numpy(mask), value)
+    np.testing.assert_array_equal(found.detach().numpy(), np.where(mask, np.float32(0.25), x))
+    found.backward(faltung.from_numpy(gradient))
+    np.testing.assert_array_equal(a.grad.numpy(), np.where(mask, 0, gradient))
+    total = np.where(mask, gradient, 0).sum(dtype=np.float64)
+    np.testing.assert_allclose(value.grad.numpy(), total, rtol=1e-6)
+    b = tensor(x, memory)
+    strides = b.stride()
+    assert b.masked_fill_(faltung.from_numpy(mask), float("inf")) is b
+    np.testing.assert_array_equal(b.numpy(), np.where(mask, np.float32(np.inf), x))
+    assert b.stride() == strides
+
+
+def test_a_mask_may_be_larger() -> None:
+    x, mask = positive((1, 300), 0), positive((300, 300), 1) < 1.0
+    found = faltung.from_numpy(x).masked_fill(faltung.from_numpy(mask), 2.0)
+    np.testing.assert_array_equal(found.numpy(), np.where(mask, np.float32(2.0), x))
+    with pytest.raises(RuntimeError, match="broadcast"):
+        faltung.from_numpy(x).masked_fill_(faltung.from_numpy(mask), 2.0)

@@ -70,6 +70,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "resample.planes": ("resample",),
     **{f"pointwise.{name}": ("pointwise", "broadcast") for name in _ARITHMETIC},
     **{f"pointwise.{name}": ("pointwise",) for name in (*_FUNCTIONS, *_SLOPES)},
+    "pointwise.where": ("where",),
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},
 }
 

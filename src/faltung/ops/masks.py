@@ -20,6 +20,7 @@ from faltung.ops.unary import Slope
 from faltung.tensor import Tensor
 
 _wrap = Tensor._wrap
+LARGE_MASK = 1 << 12  # elements from which on choosing without branches beats NumPy
 
 
 class Where(Op):
@@ -32,6 +33,8 @@ class Where(Op):
     def forward(ctx: Any, condition: Any, x: Any, y: Any) -> Any:
         ctx.save_inputs(0)
         try:
+            if (condition.size >= LARGE_MASK or x.size >= LARGE_MASK or y.size >= LARGE_MASK) and x.dtype == np.float32:
+                return engine.call("pointwise.where", condition, x, y)
             return np.where(condition, x, y)
         except ValueError:
             raise RuntimeError(
@@ -65,6 +68,14 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     return apply(Where, condition, x, y)
 
 
+def _covers(x: Any, mask: Any) -> bool:
+    """Whether a mask broadcasts to the shape of x."""
+    if mask.shape == x.shape:
+        return True
+    missing = x.ndim - mask.ndim
+    return missing >= 0 and all(n in (1, full) for n, full in zip(mask.shape, x.shape[missing:]))
+
+
 class MaskedFill(Op):
     """A number written where a mask is true."""
 
@@ -74,6 +85,8 @@ class MaskedFill(Op):
     @staticmethod
     def forward(ctx: Any, x: Any, mask: Any, value: Any) -> Any:
         ctx.save_inputs(1)
+        if x.size >= LARGE_MASK and x.dtype == np.float32 and _covers(x, mask):
+            return engine.call("pointwise.where", mask, value, x)
         if x.shape == mask.shape:
             found = x.copy(order="K")
         else:
@@ -90,6 +103,9 @@ class MaskedFill(Op):
 
     @staticmethod
     def inplace(ctx: Any, x: Any, mask: Any, value: Any) -> None:
+        if x.size >= LARGE_MASK and x.dtype == np.float32 and _covers(x, mask):
+            engine.call("pointwise.where", mask, value, x, out=x)
+            return
         try:
             np.copyto(x, value, where=mask)
         except ValueError:

@@ -3,6 +3,7 @@
 add, sub, mul, div, maximum, minimum(a, b, out=None) broadcast; with `out` the result is written there, cast if need be.
 neg, abs, sign, ... (x, out=None) are NumPy's functions of x, `round` to the nearest even integer; cube is x^3, rsqrt
 1 / sqrt(x), inverse_square 1 / x^2; clamp(x, low, high) is high where low > high.
+where(condition, x, y, out=None) broadcasts as well; `out` may be x or y.
 <name>_backward(gy, kept) -> gx, where `kept` is the result of sqrt, rsqrt, reciprocal and expm1, and x for all others.
 """
 
@@ -60,6 +61,13 @@ def inverse_square(x: Array, out: Array | None = None) -> Array:
 
 def clamp(x: Array, low: float, high: float, out: Array | None = None) -> Array:
     return np.minimum(np.maximum(x, low), high, out=out)
+
+
+def where(condition: Array, x: Array, y: Array, out: Array | None = None) -> Array:
+    if out is None:
+        return np.where(condition, x, y)
+    np.copyto(out, np.where(condition, x, y))
+    return out
 
 
 @reference()
