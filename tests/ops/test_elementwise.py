@@ -235,3 +235,63 @@ def test_a_mask_may_be_larger() -> None:
     np.testing.assert_array_equal(found.numpy(), np.where(mask, np.float32(2.0), x))
     with pytest.raises(RuntimeError, match="broadcast"):
         faltung.from_numpy(x).masked_fill_(faltung.from_numpy(mask), 2.0)
+
+
+def _huber(error: np.ndarray, delta: float) -> np.ndarray:
+    return np.where(np.abs(error) <= delta, 0.5 * error**2, delta * (np.abs(error) - 0.5 * delta))
+
+
+def _bce(p: np.ndarray, t: np.ndarray) -> np.ndarray:
+    return -(t * np.log(p) + (1 - t) * np.log1p(-p))
+
+
+LOSSES: dict[str, tuple[dict[str, float], Callable[..., Any], Callable[..., Any]]] = {
+    # name: options; value and derivative by x of two float64 arrays
+    "mse_loss": ({}, lambda x, t: (x - t) ** 2, lambda x, t: 2 * (x - t)),
+    "l1_loss": ({}, lambda x, t: np.abs(x - t), lambda x, t: np.sign(x - t)),
+    "smooth_l1_loss": (
+        {"beta": 0.3},
+        lambda x, t: _huber(x - t, 0.3) / 0.3,
+        lambda x, t: np.clip((x - t) / 0.3, -1, 1),
+    ),
+    "huber_loss": ({"delta": 0.4}, lambda x, t: _huber(x - t, 0.4), lambda x, t: np.clip(x - t, -0.4, 0.4)),
+    "binary_cross_entropy": ({}, _bce, lambda x, t: (x - t) / (x * (1 - x))),
+    "binary_cross_entropy_with_logits": (
+        {},
+        lambda x, t: _bce(1 / (1 + np.exp(-x)), t),
+        lambda x, t: 1 / (1 + np.exp(-x)) - t,
+    ),
+}
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses(name: str, reduction: str, memory: str) -> None:
+    options, value, derivative = LOSSES[name]
+    for shape in (SHAPE, (4, 4)):
+        x, target = positive(shape, 0) / 2.1, positive(shape, 1) / 2.1  # between 0 and 1
+        wide_x, wide_target = x.astype(np.float64), target.astype(np.float64)
+        a = tensor(x, memory if len(shape) == 4 else "contiguous").requires_grad_()
+        t = faltung.from_numpy(target).requires_grad_()
+        loss = getattr(faltung.nn.functional, name)(a, t, **options, reduction=reduction)
+        expected = value(wide_x, wide_target)
+        expected = {"none": expected, "mean": expected.mean(), "sum": expected.sum()}[reduction]
+        np.testing.assert_allclose(loss.detach().numpy(), expected, rtol=2e-6, atol=1e-6)
+        gradient = positive(loss.shape, 2)
+        loss.backward(faltung.from_numpy(np.asarray(gradient)))
+        scale = gradient / x.size if reduction == "mean" else gradient
+        slope = derivative(wide_x, wide_target) * scale
+        np.testing.assert_allclose(a.grad.numpy(), slope, rtol=3e-6, atol=1e-6 * np.abs(slope).max())
+        if not name.startswith("binary"):
+            np.testing.assert_allclose(t.grad.numpy(), -slope, rtol=3e-6, atol=1e-6 * np.abs(slope).max())
+
+
+def test_large_probabilities_are_checked() -> None:
+    p, target = faltung.from_numpy(positive(SHAPE, 0) / 2.1), faltung.zeros(SHAPE)
+    for wrong in (1.5, -0.25, float("nan")):
+        bad = p.clone()
+        bad[1, 2, 3, 4] = wrong
+        for arrays in ((bad, target), (p, bad)):
+            with pytest.raises(RuntimeError, match="should be between 0 and 1"):
+                faltung.nn.functional.binary_cross_entropy(*arrays)

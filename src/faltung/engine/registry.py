@@ -27,6 +27,7 @@ _FUNCTIONS = (
     "neg abs sign floor ceil trunc round square cube sqrt rsqrt reciprocal inverse_square exp expm1 log log1p clamp"
 ).split()
 _SLOPES = [f"{name}_backward" for name in "abs square cube sqrt rsqrt reciprocal expm1 log1p clamp".split()]
+_LOSSES = ("mse", "l1", "smooth_l1", "huber", "bce", "bce_logits")  # of elements
 
 # operation -> modules under engine.kernels, tried in this order before the reference
 CANDIDATES: dict[str, tuple[str, ...]] = {
@@ -57,6 +58,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     **{f"softmax.{name}": ("softmax",) for name in ("forward", "backward", "log_forward", "log_backward")},
     "loss.cross_entropy_forward": ("cross_entropy",),
     "loss.cross_entropy_backward": ("cross_entropy",),
+    **{f"loss.{name}_{way}": ("element_loss",) for name in _LOSSES for way in ("forward", "backward")},
     "layout.copy": ("relayout",),
     **{f"reduce.{name}": ("reduce",) for name in ("sum", "largest", "smallest")},
     "random.words": ("mersenne",),

@@ -8,7 +8,7 @@ gradient is wanted, the same formula runs in operations on tensors.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.ops.activation import log_sigmoid, sigmoid
 from faltung.ops.apply import apply
+from faltung.ops.reduce import large
 from faltung.ops.softmax import softmax
 from faltung.tensor import Tensor
 
@@ -186,25 +187,74 @@ def nll_loss(log_probs: Tensor, target: Tensor, weight: Tensor | None, ignore_in
 # --- element by element, fused --------------------------------------------------------------------------------------
 
 
-class MseLoss(Op):
-    """(x - target)^2, reduced. Both have one shape."""
+class ElementLoss(Op):
+    """A loss of x - target, reduced: kernels "loss.<kernel>_forward" and "_backward". Both have one shape."""
 
-    name = "mse_loss"
+    kernel: ClassVar[str]
 
-    @staticmethod
-    def forward(ctx: Any, x: Array, target: Array, reduction: str) -> Array:
+    def __init_subclass__(cls, kernel: str) -> None:
+        cls.kernel, cls.name = kernel, f"{kernel}_loss"
+
+    @classmethod
+    def forward(cls, ctx: Any, x: Array, target: Array, reduction: str, **number: float) -> Array:
         ctx.save_inputs(0, 1)
-        ctx.reduction = reduction
-        return engine.call("loss.mse_forward", x, target, reduction)
+        ctx.reduction, ctx.number = reduction, number
+        return engine.call(f"loss.{cls.kernel}_forward", x, target, reduction, *number.values())
 
-    @staticmethod
-    def backward(ctx: Any, gy: Tensor) -> Gradients:
+    @classmethod
+    def backward(cls, ctx: Any, gy: Tensor) -> Gradients:
         x, target = ctx.saved
         if is_grad_enabled():
-            gx = (x - target) * (2 * _per_element(gy, x.numel(), ctx.reduction))
+            gx = cls.slope(x - target, **ctx.number) * _per_element(gy, x.numel(), ctx.reduction)
         else:
-            gx = apply(LossBackward, gy, x, target, kernel="loss.mse_backward", arguments=(ctx.reduction,))
+            arguments = (ctx.reduction, *ctx.number.values())
+            gx = apply(LossBackward, gy, x, target, kernel=f"loss.{cls.kernel}_backward", arguments=arguments)
         return gx if ctx.needs_input_grad[0] else None, -gx if ctx.needs_input_grad[1] else None
+
+    @staticmethod
+    def slope(error: Tensor, **number: float) -> Tensor:
+        """The derivative by the error, in operations on tensors."""
+        raise NotImplementedError
+
+
+class MseLoss(ElementLoss, kernel="mse"):
+    """The squared error."""
+
+    @staticmethod
+    def slope(error: Tensor) -> Tensor:
+        return error * 2
+
+
+class L1Loss(ElementLoss, kernel="l1"):
+    """The absolute error."""
+
+    @staticmethod
+    def slope(error: Tensor) -> Tensor:
+        return error.sign()
+
+
+class SmoothL1Loss(ElementLoss, kernel="smooth_l1"):
+    """A parabola within `beta` of the target, lines of slope 1 outside; beta > 0."""
+
+    @staticmethod
+    def slope(error: Tensor, beta: float) -> Tensor:
+        return (error / beta).clamp(-1, 1)
+
+
+class HuberLoss(ElementLoss, kernel="huber"):
+    """A parabola within `delta` of the target, lines of slope `delta` outside."""
+
+    @staticmethod
+    def slope(error: Tensor, delta: float) -> Tensor:
+        return error.clamp(-delta, delta)
+
+
+def extent(values: Array) -> tuple[Any, Any]:
+    """The smallest and the largest element."""
+    axes = tuple(range(values.ndim))
+    if large(values, axes):
+        return engine.call("reduce.smallest", values, axes), engine.call("reduce.largest", values, axes)
+    return values.min(), values.max()
 
 
 class BceLoss(Op):
@@ -215,10 +265,11 @@ class BceLoss(Op):
     @staticmethod
     def forward(ctx: Any, p: Array, target: Array, weight: Array | None, reduction: str) -> Array:
         for name, values in (("input", p), ("target", target)):
-            if values.size and not (values.min() >= 0 and values.max() <= 1):  # NaN fails as well
+            least, most = extent(values) if values.size else (0, 0)
+            if not (least >= 0 and most <= 1):  # NaN fails as well
                 raise RuntimeError(
                     f"binary_cross_entropy: all elements of {name} should be between 0 and 1, got values from "
-                    f"{values.min():g} to {values.max():g}.\n"
+                    f"{least:g} to {most:g}.\n"
                     "For raw scores use binary_cross_entropy_with_logits, or apply sigmoid first."
                 )
         ctx.save_inputs(0, 1, 2)
@@ -282,6 +333,22 @@ def mse_loss(x: Tensor, target: Tensor, reduction: str) -> Tensor:
     return apply(MseLoss, x, target, reduction=reduction)
 
 
+def l1_loss(x: Tensor, target: Tensor, reduction: str) -> Tensor:
+    if x._data.dtype.kind != "f":
+        return reduced((x - target).abs(), reduction)
+    return apply(L1Loss, x, target, reduction=reduction)
+
+
+def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str, beta: float) -> Tensor:
+    """Parabola within `beta` > 0 of the target, lines of slope 1 outside."""
+    return apply(SmoothL1Loss, x, target, reduction=reduction, beta=beta)
+
+
+def huber_loss(x: Tensor, target: Tensor, reduction: str, delta: float) -> Tensor:
+    """delta times smooth_l1_loss with beta = delta."""
+    return apply(HuberLoss, x, target, reduction=reduction, delta=delta)
+
+
 def binary_cross_entropy(p: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     return apply(BceLoss, p, target, weight, reduction=reduction)
 
@@ -293,22 +360,6 @@ def binary_cross_entropy_with_logits(
 
 
 # --- element by element, in operations on tensors -------------------------------------------------------------------
-
-
-def l1_loss(x: Tensor, target: Tensor, reduction: str) -> Tensor:
-    return reduced((x - target).abs(), reduction)
-
-
-def smooth_l1_loss(x: Tensor, target: Tensor, reduction: str, beta: float) -> Tensor:
-    """Parabola within `beta` of the target, lines of slope 1 outside."""
-    error = (x - target).abs()
-    return reduced((0.5 * error * error / beta).where(error < beta, error - 0.5 * beta), reduction)
-
-
-def huber_loss(x: Tensor, target: Tensor, reduction: str, delta: float) -> Tensor:
-    """delta times smooth_l1_loss with beta = delta."""
-    error = (x - target).abs()
-    return reduced((0.5 * error * error).where(error <= delta, delta * (error - 0.5 * delta)), reduction)
 
 
 def kl_div(x: Tensor, target: Tensor, reduction: str, log_target: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
     for block in chunks:                           # threads, BLOCK elements each
         for i in block, 4 vectors at a time:       # transcendental formulas: 1 vector
-            out[i] = formula(a[i], b[i], c[i], numbers)
+            out[i] = formula(a[i], b[i], ..., numbers)
         for i in the rest: the same, masked
 
 Registers: one per operand and unrolled vector plus the formula's constants; nothing is carried, so that up to 4 vectors
@@ -41,7 +41,7 @@ class Schedule:
     stream: bool  # store past the caches
 
 
-_POINTERS = ("a", "b", "c")
+_POINTERS = ("a", "b", "c", "d", "e")
 
 
 def emit(e: Emitter, schedule: Schedule) -> None:

@@ -8,6 +8,12 @@ nll_forward(log_probs, target, weight, ignore_index, reduction) -> (loss, total)
 nll_backward(gy, log_probs, target, weight, total, ignore_index, reduction) -> glog_probs
 mse_forward(x, target, reduction) -> loss
 mse_backward(gy, x, target, reduction) -> gx
+l1_forward(x, target, reduction) -> loss
+l1_backward(gy, x, target, reduction) -> gx
+smooth_l1_forward(x, target, reduction, beta) -> loss, beta > 0
+smooth_l1_backward(gy, x, target, reduction, beta) -> gx
+huber_forward(x, target, reduction, delta) -> loss
+huber_backward(gy, x, target, reduction, delta) -> gx
 bce_forward(p, target, weight, reduction) -> loss
 bce_backward(gy, p, target, weight, reduction) -> gp
 bce_logits_forward(x, target, weight, pos_weight, reduction) -> loss
@@ -150,6 +156,39 @@ def mse_forward(x: Array, target: Array, reduction: str) -> Array:
 @reference()
 def mse_backward(gy: Array, x: Array, target: Array, reduction: str) -> Array:
     return (x - target) * (2 * _spread(gy, x.size, reduction))
+
+
+@reference()
+def l1_forward(x: Array, target: Array, reduction: str) -> Array:
+    return _reduced(np.abs(x - target), reduction)
+
+
+@reference()
+def l1_backward(gy: Array, x: Array, target: Array, reduction: str) -> Array:
+    return np.sign(x - target) * _spread(gy, x.size, reduction)
+
+
+@reference()
+def smooth_l1_forward(x: Array, target: Array, reduction: str, beta: float) -> Array:
+    error = np.abs(x - target)
+    return _reduced(np.where(error < beta, 0.5 * error * error / beta, error - 0.5 * beta), reduction)
+
+
+@reference()
+def smooth_l1_backward(gy: Array, x: Array, target: Array, reduction: str, beta: float) -> Array:
+    error = x - target
+    return np.where(np.abs(error) < beta, error / beta, np.sign(error)) * _spread(gy, x.size, reduction)
+
+
+@reference()
+def huber_forward(x: Array, target: Array, reduction: str, delta: float) -> Array:
+    error = np.abs(x - target)
+    return _reduced(np.where(error <= delta, 0.5 * error * error, delta * (error - 0.5 * delta)), reduction)
+
+
+@reference()
+def huber_backward(gy: Array, x: Array, target: Array, reduction: str, delta: float) -> Array:
+    return np.minimum(np.maximum(x - target, -delta), delta) * _spread(gy, x.size, reduction)
 
 
 @reference()
