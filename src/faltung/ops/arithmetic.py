@@ -106,11 +106,12 @@ class Sub(Binary):
 
     @classmethod
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
+        ctx.shape = y.shape
         return cls.compute(x, y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad, -grad if ctx.needs_input_grad[1] else None
+        return grad, -summed_to(grad, ctx.shape) if ctx.needs_input_grad[1] else None
 
 
 class Mul(Binary):
@@ -129,6 +130,12 @@ class Mul(Binary):
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, y = saved_for_other(ctx)
         return (None if y is None else grad * conj(y)), (None if x is None else grad * conj(x))
+
+
+def summed_to(grad: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A gradient summed over the dimensions that its input was broadcast along, before there is more work to do."""
+    found: Tensor = grad if grad._data.shape == shape else grad.sum_to_size(shape)
+    return found
 
 
 def keep_for_other(ctx: Any) -> None:
@@ -171,7 +178,7 @@ class Div(Binary):
         needs_x, needs_y = ctx.needs_input_grad
         y = conj(ctx.saved[-1])
         gx = grad / y if needs_x or needs_y else None
-        gy = -gx * conj(ctx.saved[0]) / y if needs_y and gx is not None else None
+        gy = summed_to(gx * conj(ctx.saved[0]), y._data.shape) / -y if needs_y and gx is not None else None
         return (gx if needs_x else None), gy
 
 

@@ -17,7 +17,7 @@ from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.ops.activation import log_sigmoid, sigmoid
 from faltung.ops.apply import apply
-from faltung.ops.reduce import large
+from faltung.ops.arithmetic import LARGE
 from faltung.ops.softmax import softmax
 from faltung.tensor import Tensor
 
@@ -190,16 +190,18 @@ def nll_loss(log_probs: Tensor, target: Tensor, weight: Tensor | None, ignore_in
 class ElementLoss(Op):
     """A loss of x - target, reduced: kernels "loss.<kernel>_forward" and "_backward". Both have one shape."""
 
-    kernel: ClassVar[str]
+    forward_kernel: ClassVar[str]
+    backward_kernel: ClassVar[str]
 
     def __init_subclass__(cls, kernel: str) -> None:
-        cls.kernel, cls.name = kernel, f"{kernel}_loss"
+        cls.name = f"{kernel}_loss"
+        cls.forward_kernel, cls.backward_kernel = f"loss.{kernel}_forward", f"loss.{kernel}_backward"
 
     @classmethod
     def forward(cls, ctx: Any, x: Array, target: Array, reduction: str, **number: float) -> Array:
         ctx.save_inputs(0, 1)
         ctx.reduction, ctx.number = reduction, number
-        return engine.call(f"loss.{cls.kernel}_forward", x, target, reduction, *number.values())
+        return engine.call(cls.forward_kernel, x, target, reduction, *number.values())
 
     @classmethod
     def backward(cls, ctx: Any, gy: Tensor) -> Gradients:
@@ -208,7 +210,7 @@ class ElementLoss(Op):
             gx = cls.slope(x - target, **ctx.number) * _per_element(gy, x.numel(), ctx.reduction)
         else:
             arguments = (ctx.reduction, *ctx.number.values())
-            gx = apply(LossBackward, gy, x, target, kernel=f"loss.{cls.kernel}_backward", arguments=arguments)
+            gx = apply(LossBackward, gy, x, target, kernel=cls.backward_kernel, arguments=arguments)
         return gx if ctx.needs_input_grad[0] else None, -gx if ctx.needs_input_grad[1] else None
 
     @staticmethod
@@ -249,12 +251,18 @@ class HuberLoss(ElementLoss, kernel="huber"):
         return error.clamp(-delta, delta)
 
 
+def _scaled(slope: Tensor, ctx: Any, gy: Tensor, weight: Tensor | None) -> Tensor:
+    """The gradient of a weighted loss from the derivative of one element's loss."""
+    found = slope * _per_element(gy, slope.numel(), ctx.reduction)
+    return found if weight is None else found * weight
+
+
 def extent(values: Array) -> tuple[Any, Any]:
     """The smallest and the largest element."""
+    if values.size < LARGE:
+        return values.min(), values.max()
     axes = tuple(range(values.ndim))
-    if large(values, axes):
-        return engine.call("reduce.smallest", values, axes), engine.call("reduce.largest", values, axes)
-    return values.min(), values.max()
+    return engine.call("reduce.smallest", values, axes), engine.call("reduce.largest", values, axes)
 
 
 class BceLoss(Op):
@@ -280,17 +288,15 @@ class BceLoss(Op):
     def backward(ctx: Any, gy: Tensor) -> Gradients:
         p, target, weight = ctx.saved
         gp = gtarget = None
-        scale = _per_element(gy, p.numel(), ctx.reduction)
-        if ctx.needs_input_grad[0]:
-            if is_grad_enabled():
-                gp = scale * (p - target) / ((1 - p) * p).clamp(min=1e-12)
-                gp = gp if weight is None else gp * weight
-            else:
-                how = {"kernel": "loss.bce_backward", "arguments": (ctx.reduction,)}
-                gp = apply(LossBackward, gy, p, target, weight, **how)
+        if ctx.needs_input_grad[0] and not is_grad_enabled():
+            how = {"kernel": "loss.bce_backward", "arguments": (ctx.reduction,)}
+            gp = apply(LossBackward, gy, p, target, weight, **how)
+        elif ctx.needs_input_grad[0]:
+            slope = (p - target) / ((1 - p) * p).clamp(min=1e-12)
+            gp = _scaled(slope, ctx, gy, weight)
         if ctx.needs_input_grad[1]:
-            gtarget = scale * ((1 - p).log().clamp(min=-100) - p.log().clamp(min=-100))
-            gtarget = gtarget if weight is None else gtarget * weight
+            slope = (1 - p).log().clamp(min=-100) - p.log().clamp(min=-100)
+            gtarget = _scaled(slope, ctx, gy, weight)
         return gp, gtarget, None
 
 
@@ -310,22 +316,19 @@ class BceWithLogits(Op):
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> Gradients:
         x, target, weight, pos_weight = ctx.saved
-        scale = _per_element(gy, x.numel(), ctx.reduction)
-        scale = scale if weight is None else scale * weight
         gx = gtarget = None
-        if ctx.needs_input_grad[0]:
-            if not is_grad_enabled():
-                how = {"kernel": "loss.bce_logits_backward", "arguments": (ctx.reduction,)}
-                gx = apply(LossBackward, gy, x, target, weight, pos_weight, **how)
-            elif pos_weight is None:
-                gx = (sigmoid(x) - target) * scale
-            else:
-                positive = pos_weight * target
-                gx = ((positive + 1 - target) * sigmoid(x) - positive) * scale
+        if ctx.needs_input_grad[0] and not is_grad_enabled():
+            how = {"kernel": "loss.bce_logits_backward", "arguments": (ctx.reduction,)}
+            gx = apply(LossBackward, gy, x, target, weight, pos_weight, **how)
+        elif ctx.needs_input_grad[0] and pos_weight is None:
+            gx = _scaled(sigmoid(x) - target, ctx, gy, weight)
+        elif ctx.needs_input_grad[0]:
+            positive = pos_weight * target
+            gx = _scaled((positive + 1 - target) * sigmoid(x) - positive, ctx, gy, weight)
         if ctx.needs_input_grad[1]:
             # log sigmoid(-x) - pos_weight * log sigmoid(x), which is -x without pos_weight
             slope = -x if pos_weight is None else log_sigmoid(-x) - pos_weight * log_sigmoid(x)
-            gtarget = slope * scale
+            gtarget = _scaled(slope, ctx, gy, weight)
         return gx, gtarget, None, None
 
 

@@ -217,9 +217,7 @@ def _expression(name: str, x: Array, target: Array, weights: tuple[Array | None,
     return name, tuple(operands)
 
 
-def _refuse(smallest: int, x: Array, target: Array, *weights: Array | None) -> str | None:
-    if x.size < smallest:
-        return "so few elements: NumPy is as fast"
+def _refuse(x: Array, target: Array, *weights: Array | None) -> str | None:
     reason = flat.refuse(x, target)
     if reason:
         return reason
@@ -239,8 +237,10 @@ def candidate(function: str) -> tuple[Callable[..., str | None], Callable[..., A
     name, way = function.rsplit("_", 1)
     arrays = 2 + WEIGHTS.get(name, 0)
 
-    def refuse_forward(*arguments: Any) -> str | None:
-        return _refuse(LOSSES[name].smallest, *arguments[:arrays])
+    def refuse_forward(x: Array, *arguments: Any) -> str | None:
+        if x.size < LOSSES[name].smallest:
+            return "so few elements: NumPy is as fast"
+        return _refuse(x, *arguments[: arrays - 1])
 
     def forward(*arguments: Any) -> Array:
         x, target, *weights = arguments[:arrays]
@@ -254,7 +254,7 @@ def candidate(function: str) -> tuple[Callable[..., str | None], Callable[..., A
     def refuse_backward(gy: Array, *arguments: Any) -> str | None:
         if gy.dtype != flat.FLOAT:
             return f"only float32 is generated, not {gy.dtype}"
-        return _refuse(LOSSES[name].smallest, *arguments[:arrays])
+        return refuse_forward(*arguments)
 
     def backward(gy: Array, *arguments: Any) -> Array:
         x, target, *weights = arguments[:arrays]
