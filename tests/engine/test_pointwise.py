@@ -118,7 +118,7 @@ def test_relu_keeps_nan() -> None:
     np.testing.assert_array_equal(registry.call("activation.relu_backward", x, y), [np.nan, 0.0, 2.0])
 
 
-@pytest.mark.parametrize("function", pointwise.ARITHMETIC)
+@pytest.mark.parametrize("function", registry.ARITHMETIC)
 @pytest.mark.parametrize("number", [False, True], ids=["array", "number"])
 def test_arithmetic(function: str, number: bool) -> None:
     for count in [*sizes_around(lanes(), 4 * lanes(), flat.BLOCK), 3 * flat.BLOCK + 7]:

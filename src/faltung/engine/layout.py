@@ -54,6 +54,12 @@ def copied(x: np.ndarray, order: Sequence[int]) -> np.ndarray:
     return copy
 
 
+def broadcasts_to(small: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether broadcasting an array of shape `small` gives it the other shape."""
+    missing = len(shape) - len(small)
+    return missing >= 0 and all(n in (1, full) for n, full in zip(small, shape[missing:], strict=True))
+
+
 def order_of(x: np.ndarray) -> list[int]:
     """Axes from the outermost to the innermost in memory."""
     return sorted(range(x.ndim), key=lambda axis: (-abs(x.strides[axis]), axis))

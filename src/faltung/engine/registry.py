@@ -22,7 +22,7 @@ _ACTIVATIONS = (
     "relu leaky_relu sigmoid tanh elu hardtanh hardsigmoid threshold gelu silu mish hardswish softplus log_sigmoid "
     "softshrink hardshrink"
 ).split()
-_ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum")
+ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum")
 _FUNCTIONS = (
     "neg abs sign floor ceil trunc round square cube sqrt rsqrt reciprocal inverse_square exp expm1 log log1p clamp"
 ).split()
@@ -70,7 +70,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     **{f"pool.{name}_{way}": ("pool",) for name in ("max", "avg", "adaptive_avg") for way in ("forward", "backward")},
     "resample.axis": ("resample",),
     "resample.planes": ("resample",),
-    **{f"pointwise.{name}": ("pointwise", "broadcast") for name in _ARITHMETIC},
+    **{f"pointwise.{name}": ("pointwise", "broadcast") for name in ARITHMETIC},
     **{f"pointwise.{name}": ("pointwise",) for name in (*_FUNCTIONS, *_SLOPES)},
     "pointwise.where": ("where",),
     **{f"activation.{name}_{way}": ("pointwise",) for name in _ACTIVATIONS for way in ("forward", "backward")},

@@ -11,6 +11,7 @@ from faltung import dtypes, engine
 from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.dtypes import COMPLEX, result_type
+from faltung.engine.layout import broadcasts_to
 from faltung.ops.apply import apply, apply_inplace
 from faltung.ops.arithmetic import LARGE
 from faltung.ops.convert import fitting_number
@@ -68,14 +69,6 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
     return apply(Where, condition, x, y)
 
 
-def _covers(x: Any, mask: Any) -> bool:
-    """Whether a mask broadcasts to the shape of x."""
-    if mask.shape == x.shape:
-        return True
-    missing = x.ndim - mask.ndim
-    return missing >= 0 and all(n in (1, full) for n, full in zip(mask.shape, x.shape[missing:]))
-
-
 class MaskedFill(Op):
     """A number written where a mask is true."""
 
@@ -85,7 +78,7 @@ class MaskedFill(Op):
     @staticmethod
     def forward(ctx: Any, x: Any, mask: Any, value: Any) -> Any:
         ctx.save_inputs(1)
-        if x.size >= LARGE_MASK and x.dtype == np.float32 and _covers(x, mask):
+        if x.size >= LARGE_MASK and x.dtype == np.float32 and broadcasts_to(mask.shape, x.shape):
             return engine.call("pointwise.where", mask, value, x)
         if x.shape == mask.shape:
             found = x.copy(order="K")
@@ -103,7 +96,7 @@ class MaskedFill(Op):
 
     @staticmethod
     def inplace(ctx: Any, x: Any, mask: Any, value: Any) -> None:
-        if x.size >= LARGE_MASK and x.dtype == np.float32 and _covers(x, mask):
+        if x.size >= LARGE_MASK and x.dtype == np.float32 and broadcasts_to(mask.shape, x.shape):
             engine.call("pointwise.where", mask, value, x, out=x)
             return
         try:

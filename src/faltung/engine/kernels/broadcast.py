@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import flat
@@ -73,11 +74,11 @@ def plan_for(
 ) -> Plan | str:
     """The plan for a dense shape and a small one (strides in bytes), or the reason against."""
     order = flat.dense_order(shape, strides)
-    missing = len(shape) - len(small)
     if order is None or 0 in shape:
         return f"strides {strides} of shape {shape} leave gaps, or nothing is there"
-    if missing < 0 or any(n not in (1, full) for n, full in zip(small, shape[missing:], strict=True)):
+    if not layout.broadcasts_to(small, shape):
         return f"{small} is not repeated along dimensions of {shape}"
+    missing = len(shape) - len(small)
     has = [False] * missing + [n != 1 and step != 0 for n, step in zip(small, small_strides, strict=True)]
     axes = [axis for axis in order if shape[axis] != 1]
     runs = [(own, prod(shape[axis] for axis in run)) for own, run in groupby(axes, key=has.__getitem__)] or [(False, 1)]

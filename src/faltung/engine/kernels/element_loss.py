@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int, Vec, f64
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import elementary, flat, pointwise
@@ -224,10 +225,9 @@ def _refuse(x: Array, target: Array, *weights: Array | None) -> str | None:
     for weight in weights:
         if weight is None:
             continue
-        missing = x.ndim - weight.ndim
         if weight.dtype != flat.FLOAT:
             return f"only float32 is generated, not {weight.dtype}"
-        if missing < 0 or any(n not in (1, full) for n, full in zip(weight.shape, x.shape[missing:], strict=True)):
+        if not layout.broadcasts_to(weight.shape, x.shape):
             return "a weight is larger than the input"
     return None
 

@@ -26,8 +26,7 @@ from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import activation_expressions as _activations  # noqa: F401  # enters its formulas
 from faltung.engine.kernels import flat
 from faltung.engine.kernels.expressions import EXPRESSIONS
-
-ARITHMETIC = ("add", "sub", "mul", "div", "maximum", "minimum")
+from faltung.engine.registry import ARITHMETIC
 
 
 @dataclass(frozen=True)

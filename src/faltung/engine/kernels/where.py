@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from faltung.engine import memory
+from faltung.engine import layout, memory
 from faltung.engine.emit import Emitter, Int, i8
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
@@ -73,19 +73,13 @@ def refuse_where(condition: Array, x: Array, y: Array, out: Array | None = None)
         reason = flat.refuse(*arrays)
         if reason:
             return reason
-        if condition.shape != arrays[0].shape and not _repeats(condition.shape, arrays[0].shape):
+        if not layout.broadcasts_to(condition.shape, arrays[0].shape):
             return f"no kernel spreads operands {arrays[0].shape} over a condition {condition.shape}"
     elif flat.dense_order(condition.shape, condition.strides, 1) is None:
         return f"strides {condition.strides} of shape {condition.shape} leave gaps"
     if out is None:
         return None
     return refuse_place(out, (*arrays, arrays[0])) if arrays else "the result's place has no operand to replace"
-
-
-def _repeats(small: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether broadcasting gives `small` the other shape."""
-    missing = len(shape) - len(small)
-    return missing >= 0 and all(n in (1, full) for n, full in zip(small, shape[missing:], strict=True))
 
 
 def where(condition: Array, x: Array, y: Array, out: Array | None = None) -> Array:
