@@ -31,6 +31,24 @@ def test_axes_and_memory_orders(kind: str) -> None:
                 check(f"reduce.{kind}", values, axes, rtol=1e-6, atol=1e-5)
 
 
+def test_products_of_any_memory_orders() -> None:
+    x, y = floats((3, 17, 4, 6)), floats((3, 17, 4, 6), 1)
+    for values in (x, channels_last(x), np.asfortranarray(x), np.broadcast_to(x[:, :, :1], x.shape)):
+        for factors in (y, channels_last(y)):
+            for count in range(1, 5):
+                for axes in combinations(range(4), count):
+                    check("reduce.dot", values, factors, axes, rtol=1e-6, atol=1e-5)
+
+
+def test_products_of_any_size() -> None:
+    for count in [*sizes_around(lanes(), 4 * lanes(), reduce.LINE_SEGMENT)[1:], 3 * reduce.LINE_SEGMENT + 5]:
+        check("reduce.dot", floats((3, count)), floats((3, count), 1), (1,), rtol=1e-6, atol=spread(count))
+    for rows in (1, *sizes_around(reduce.COLUMN_SEGMENT)[2:], 1000):
+        for inner in (2, lanes() - 1, 4 * lanes() + 3):
+            x, y = floats((2, rows, inner)), floats((2, rows, inner), 1)
+            check("reduce.dot", x, y, (1,), rtol=1e-6, atol=spread(rows))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_lines(kind: str) -> None:
     for count in [*sizes_around(lanes(), 4 * lanes(), reduce.LINE_SEGMENT)[1:], 3 * reduce.LINE_SEGMENT + 5]:
@@ -71,3 +89,7 @@ def test_refusals() -> None:
     assert "float64" in refuse(x.astype(np.float64), (0,))
     assert "gaps" in refuse(x[:, ::2], (0,))
     assert "nothing to reduce" in refuse(x, ())
+    refuse, _ = kernel("reduce.dot")
+    assert "float64" in refuse(x.astype(np.float64), x, (0,))
+    assert "differ" in refuse(x, x[:4], (0,))
+    assert "gaps" in refuse(x[:, ::2], x[:, ::2], (0,))

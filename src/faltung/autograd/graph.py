@@ -100,6 +100,12 @@ class Node:
         """Keep these outputs for backward."""
         self.kept_outputs = positions
 
+    def input_shape(self, position: int) -> tuple[int, ...]:
+        """In backward: the shape of an input that needs a gradient."""
+        edge = self.edges[position]
+        assert edge is not None  # there is one for every such input
+        return edge[2]
+
     def mark_non_differentiable(self, *positions: int) -> None:
         """Outputs that never carry gradients (integer outputs don't need to be named)."""
         self.not_differentiable = positions

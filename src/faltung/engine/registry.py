@@ -60,7 +60,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "loss.cross_entropy_backward": ("cross_entropy",),
     **{f"loss.{name}_{way}": ("element_loss",) for name in _LOSSES for way in ("forward", "backward")},
     "layout.copy": ("relayout",),
-    **{f"reduce.{name}": ("reduce",) for name in ("sum", "largest", "smallest")},
+    **{f"reduce.{name}": ("reduce",) for name in ("sum", "dot", "largest", "smallest")},
     "random.words": ("mersenne",),
     "random.below": ("mersenne",),
     "dropout.forward": ("dropout",),

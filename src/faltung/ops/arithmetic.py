@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from faltung import dtypes, engine
+from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.dtypes import BOOL, FLOATING, INTEGER, can_cast, result_type
 from faltung.ops.apply import apply, apply_inplace
@@ -106,12 +107,11 @@ class Sub(Binary):
 
     @classmethod
     def forward(cls, ctx: Any, x: Any, y: Any) -> Any:
-        ctx.shape = y.shape
         return cls.compute(x, y)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad, -summed_to(grad, ctx.shape) if ctx.needs_input_grad[1] else None
+        return grad, -summed_to(grad, ctx.input_shape(1)) if ctx.needs_input_grad[1] else None
 
 
 class Mul(Binary):
@@ -129,13 +129,38 @@ class Mul(Binary):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, y = saved_for_other(ctx)
-        return (None if y is None else grad * conj(y)), (None if x is None else grad * conj(x))
+        gx = None if y is None else product_for(ctx, 0, grad, conj(y))
+        gy = None if x is None else product_for(ctx, 1, grad, conj(x))
+        return gx, gy
 
 
 def summed_to(grad: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A gradient summed over the dimensions that its input was broadcast along, before there is more work to do."""
     found: Tensor = grad if grad._data.shape == shape else grad.sum_to_size(shape)
     return found
+
+
+class SummedProduct(Op):
+    """x * y, summed over the dimensions in which `shape` is 1 or which it doesn't have."""
+
+    name = "summed_product"
+
+    @staticmethod
+    def forward(ctx: Any, x: Any, y: Any, *, shape: tuple[int, ...]) -> Any:
+        missing = x.ndim - len(shape)
+        dims = (*range(missing), *(missing + at for at, size in enumerate(shape) if size != x.shape[missing + at]))
+        return engine.call("reduce.dot", x, y, dims).reshape(shape)
+
+
+def product_for(ctx: Any, position: int, grad: Tensor, other: Tensor) -> Tensor:
+    """grad * other as the gradient of an input, summed where that takes no pass of its own; else the tape does it."""
+    data = grad._data
+    if data.size >= LARGE and data.shape == other._data.shape and not is_grad_enabled():
+        shape = ctx.input_shape(position)
+        if shape != data.shape:
+            found: Tensor = apply(SummedProduct, grad, other, shape=shape)
+            return found
+    return grad * other
 
 
 def keep_for_other(ctx: Any) -> None:
@@ -178,7 +203,9 @@ class Div(Binary):
         needs_x, needs_y = ctx.needs_input_grad
         y = conj(ctx.saved[-1])
         gx = grad / y if needs_x or needs_y else None
-        gy = summed_to(gx * conj(ctx.saved[0]), y._data.shape) / -y if needs_y and gx is not None else None
+        gy = None
+        if needs_y and gx is not None:
+            gy = summed_to(product_for(ctx, 1, gx, conj(ctx.saved[0])), y._data.shape) / -y
         return (gx if needs_x else None), gy
 
 

@@ -1,4 +1,4 @@
-"""Sums and extremes over any axes of dense memory.
+"""Sums, sums of products and extremes over any axes of dense memory.
 
 In memory order, neighbouring axes that are all kept or all reduced are one. The longest reduced stretch goes through a
 kernel, seen as (outer, reduced, inner); what else is to be reduced has become small, and NumPy does it.
@@ -11,6 +11,8 @@ kernel, seen as (outer, reduced, inner); what else is to be reduced has become s
 Long stretches are cut into segments of a length that depends on the shape alone, so the bits don't depend on threads.
 Segments are short enough for float32 accumulators and are added up in double, in order: the error stays near that of
 one rounding. Registers: VECTORS accumulators and the value in flight. Bound by memory: x is read once.
+
+A sum of products of x and y takes x * y for x, and nothing else is different.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -32,8 +35,8 @@ LINE_SEGMENT = 2048  # elements of a line that float32 lanes add up: some hundre
 COLUMN_SEGMENT = 128  # rows of a column
 CHUNK_ELEMENTS = 16384
 
-_NUMPY = {"sum": np.add, "largest": np.maximum, "smallest": np.minimum}
-_FIELDS = "x result rows count inner segments segment block_rows column_blocks block_columns"
+_NUMPY = {"sum": np.add, "dot": np.add, "largest": np.maximum, "smallest": np.minimum}
+_FIELDS = "x y result rows count inner segments segment block_rows column_blocks block_columns"
 
 Axes = tuple[int, ...]
 
@@ -42,7 +45,7 @@ Axes = tuple[int, ...]
 class Schedule:
     """What shapes the code of one kernel."""
 
-    kind: str  # sum, largest, smallest
+    kind: str  # sum, dot, largest, smallest
     columns: bool
 
 
@@ -90,7 +93,8 @@ def plan_for(shape: tuple[int, ...], strides: tuple[int, ...], axes: Axes) -> Pl
 
 def emit(e: Emitter, s: Schedule) -> None:
     """One chunk: a block of rows, each a segment of `reduced`; for columns, a block of these."""
-    x, result = e.pointer("x"), e.pointer("result", f64)
+    arrays = [e.pointer(name) for name in (("x", "y") if s.kind == "dot" else ("x",))]
+    result = e.pointer("result", f64)
     rows, count, inner, segments, segment, block_rows, column_blocks, block_columns = e.fields(
         "rows count inner segments segment block_rows column_blocks block_columns"
     )
@@ -98,7 +102,7 @@ def emit(e: Emitter, s: Schedule) -> None:
     first = block * block_rows
     with e.loop("row", e.smaller(first + block_rows, rows), start=first) as row:
         start = row.index % segments * segment
-        here = x.at((row.index // segments * count + start) * inner)
+        here = [array.at((row.index // segments * count + start) * inner) for array in arrays]
         length = e.smaller(segment, count - start)
         to = result.at(row.index * inner)
         if not s.columns:
@@ -108,41 +112,47 @@ def emit(e: Emitter, s: Schedule) -> None:
             _columns(e, s, here, to, begin, e.smaller(begin + block_columns, inner), length)
 
 
-def _columns(e: Emitter, s: Schedule, x: Ptr, to: Ptr, begin: Int, end: Int, length: Int) -> None:
+def _element(arrays: list[Ptr], offset: Int, lanes: int, mask: Any) -> Vec:
+    """x, or the product of x and y."""
+    value, *factors = [flat.load(array.at(offset), lanes, mask) for array in arrays]
+    return value * factors[0] if factors else value
+
+
+def _columns(e: Emitter, s: Schedule, arrays: list[Ptr], to: Ptr, begin: Int, end: Int, length: Int) -> None:
     """Columns `begin` to `end` of `length` rows."""
     inner = e.field("inner")
     for column, vectors, lanes, mask in flat.columns(e, begin, end, VECTORS):
         with e.loop("i", length, carry=[_neutral(e, s, lanes)] * vectors, at_least_once=True) as loop:
-            place, accs = x.at(loop.index * inner + column), []
+            place, accs = loop.index * inner + column, []
             for v, acc in enumerate(loop.carried):
-                accs.append(_combine(e, s, acc, flat.load(place.at(v * lanes), lanes, mask)))
+                accs.append(_combine(e, s, acc, _element(arrays, place + v * lanes, lanes, mask)))
             loop.carry(accs)
         for v, acc in enumerate(loop.result):
             flat.store(to.at(column + v * lanes), e.convert(acc, f64), mask)
 
 
-def _line(e: Emitter, s: Schedule, x: Ptr, length: Int) -> Vec:
+def _line(e: Emitter, s: Schedule, arrays: list[Ptr], length: Int) -> Vec:
     """All elements of a line combined."""
     lanes, step = e.lanes, VECTORS * e.lanes
     whole = length - length % step
     with e.loop("whole", whole, step=step, carry=[_neutral(e, s, lanes)] * VECTORS) as loop:
-        at = x.at(loop.index)
-        loop.carry([_combine(e, s, acc, at.at(v * lanes).load(lanes)) for v, acc in enumerate(loop.carried)])
+        elements = [_element(arrays, loop.index + v * lanes, lanes, None) for v in range(VECTORS)]
+        loop.carry([_combine(e, s, acc, value) for acc, value in zip(loop.carried, elements, strict=True)])
     accs = loop.result
     while len(accs) > 1:
         accs = [_combine(e, s, a, b) for a, b in zip(accs[::2], accs[1::2], strict=True)]
     total = e.fold(accs[0], lambda low, high: _combine(e, s, low, high))
     with e.loop("rest", length, start=whole, carry=[total]) as rest:
-        rest.carry([_combine(e, s, rest.carried[0], x.at(rest.index).load())])
+        rest.carry([_combine(e, s, rest.carried[0], _element(arrays, rest.index, 1, None))])
     return rest.result[0]
 
 
 def _neutral(e: Emitter, s: Schedule, lanes: int) -> Vec:
-    return e.constant({"sum": 0.0, "largest": -float("inf"), "smallest": float("inf")}[s.kind], lanes)
+    return e.constant({"largest": -float("inf"), "smallest": float("inf")}.get(s.kind, 0.0), lanes)
 
 
 def _combine(e: Emitter, s: Schedule, a: Vec, b: Vec) -> Vec:
-    if s.kind == "sum":
+    if s.kind in ("sum", "dot"):
         return a + b
     return e.maximum_or_nan(a, b) if s.kind == "largest" else -e.maximum_or_nan(-a, -b)
 
@@ -162,7 +172,7 @@ def _refuse(x: np.ndarray, axes: Axes) -> str | None:
     return None if plan_for(x.shape, x.strides, axes) else f"strides {x.strides} of shape {x.shape} leave gaps"
 
 
-def _run(kind: str, x: np.ndarray, axes: Axes) -> np.ndarray:
+def _run(kind: str, x: np.ndarray, axes: Axes, y: np.ndarray | None = None) -> np.ndarray:
     plan = plan_for(x.shape, x.strides, axes)
     assert plan is not None  # _refuse has looked
     rows = plan.outer * plan.segments
@@ -173,8 +183,8 @@ def _run(kind: str, x: np.ndarray, axes: Axes) -> np.ndarray:
         block_columns = max(16 * VECTORS, CHUNK_ELEMENTS // plan.segment // 16 * 16)
     column_blocks = -(-plan.inner // block_columns)
     _kernel(kind, plan.inner > 1).launch(
-        -(-rows // block_rows) * column_blocks, address(x), address(partial), rows, plan.count, plan.inner,
-        plan.segments, plan.segment, block_rows, column_blocks, block_columns,
+        -(-rows // block_rows) * column_blocks, address(x), 0 if y is None else address(y), address(partial),
+        rows, plan.count, plan.inner, plan.segments, plan.segment, block_rows, column_blocks, block_columns,
     )  # fmt: skip
     total = _NUMPY[kind].reduce(partial, axis=plan.left)
     return np.asarray(total, np.float32).transpose(plan.order)
@@ -188,6 +198,16 @@ def refuse_sum(x: np.ndarray, axes: Axes) -> str | None:
 def sum(x: np.ndarray, axes: Axes) -> np.ndarray:
     """As `reference.reduce.sum`."""
     return _run("sum", x, axes)
+
+
+def refuse_dot(x: np.ndarray, y: np.ndarray, axes: Axes) -> str | None:
+    """The reason against, or None."""
+    return flat.refuse(y, x) or _refuse(y, axes)
+
+
+def dot(x: np.ndarray, y: np.ndarray, axes: Axes) -> np.ndarray:
+    """As `reference.reduce.dot`."""
+    return _run("dot", y, axes, flat.matching(x, y))
 
 
 def refuse_largest(x: np.ndarray, axes: Axes) -> str | None:
