@@ -29,7 +29,7 @@ from typing import Any
 
 from llvmlite import ir
 
-from faltung.engine import jit
+from faltung.engine import jit, memory
 from faltung.engine.emit import KERNEL, i32, i64, pointer
 from faltung.engine.flags import flags
 from faltung.engine.memory import address, aligned_bytes
@@ -69,6 +69,13 @@ def set_num_threads(count: int) -> None:
         _size = count
 
 
+def scratch(floats: int) -> tuple[Any, int]:
+    """Memory for every thread, `floats` (a multiple of 16) each, and its first cache line's address."""
+    room = memory.empty((floats * get_num_threads() + 16,))
+    start = address(room)
+    return room, start + -start % 64
+
+
 def run(function: int, arguments: bytes, chunks: int) -> None:
     """Compute every chunk of a region: `function` is a kernel's address, `arguments` its packed fields."""
     if chunks > 1:
@@ -92,11 +99,11 @@ class _Team:
     """The state of a team and its worker threads."""
 
     def __init__(self, size: int) -> None:
-        memory = aligned_bytes((NEXT + size * NEXT_STEP) * 8)
-        memory[:] = 0
-        _states.append(memory)
+        words = aligned_bytes((NEXT + size * NEXT_STEP) * 8)
+        words[:] = 0
+        _states.append(words)
         self.size = size
-        self.address = address(memory)
+        self.address = address(words)
         self.run, _, worker, initialise, self._stop = _entry()
         initialise(self.address, size)
         for index in range(1, size):

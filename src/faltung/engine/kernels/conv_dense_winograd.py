@@ -33,6 +33,7 @@ from faltung.engine.kernels.winograd_transforms import WeightSchedule
 from faltung.engine.target import Target, host
 
 Cache = dict[Any, Any] | None
+OUTPUTS = {3: (2, 4), 4: (3,), 5: (2,)}  # kernel width r -> m of F(m, r): transforms of 4 or 6 points
 _LEAST_CHANNELS = 16
 _SPARE_REGISTERS = 2  # of 32: a tile that takes all but one spills here, where accumulators begin as zeros
 
@@ -67,8 +68,8 @@ def unfit(geometry: ConvGeometry) -> str | None:
     """What no Winograd kernel takes."""
     if not flags.winograd or flags.deterministic:
         return "switched off"
-    if geometry.ndim != 2 or geometry.kernel != (3, 3):
-        return "not a 3x3 kernel"
+    if geometry.ndim != 2 or geometry.kernel[0] != geometry.kernel[1] or geometry.kernel[0] not in OUTPUTS:
+        return "no kernel of 3x3, 4x4 or 5x5"
     if geometry.stride != (1, 1) or geometry.dilation != (1, 1):
         return "strided or dilated"
     if geometry.groups != 1 or min(geometry.in_channels, geometry.out_channels) < _LEAST_CHANNELS:
@@ -78,33 +79,43 @@ def unfit(geometry: ConvGeometry) -> str | None:
 
 @lru_cache(maxsize=4096)
 def outputs_for(problem: Problem, weights_are_kept: bool, target: Target) -> int:
-    """m of the fastest F(m, 3) by an estimate in thread-cycles, 0 where direct convolution is faster.
+    """m of the fastest F(m, r) by an estimate in thread-cycles, 0 where direct convolution is faster."""
+    times = {0: direct_cycles(problem, weights_are_kept, target)}
+    for m in OUTPUTS[problem.taps[2]]:
+        times[m] = cycles(problem, m, weights_are_kept, target)
+    return min(times, key=lambda m: times[m])
 
-    Measured on 2-core AVX-512 machines (Zen 5, Sapphire Rapids): direct, 90% of the peak; the product of Winograd 80%;
-    an input vector 8 cycles; weights read at 6 bytes a cycle beside the arithmetic as long as U fits the shared cache,
-    else at 3, and once more per block of tiles at 16 where a panel outgrows L2. Where weights are used only once,
-    packing reads 3.6 bytes a cycle and their transform writes 3.2.
+
+def direct_cycles(problem: Problem, weights_are_kept: bool, target: Target) -> float:
+    """Estimate for direct convolution: 90% of the peak (2-core AVX-512 machines, Zen 5 and Sapphire Rapids).
+
+    Weights come at 6 bytes a cycle, from somewhere between a shared cache that has them still and memory; where they
+    are used only once, packing reads 3.6 bytes a cycle.
     """
-    lanes = target.lanes
-    c, o = problem.channels, problem.out_channels
+    weights = problem.channels * problem.out_channels * problem.taps[1] * problem.taps[2]
+    work = problem.batch * problem.pixels * weights / (0.90 * 2.0 * target.lanes)
+    return work + 4.0 * weights / 6 + (0.0 if weights_are_kept else 4.0 * weights / 3.6)
+
+
+def cycles(problem: Problem, m: int, weights_are_kept: bool, target: Target) -> float:
+    """Estimate for F(m, r): the product at 80% of the peak, less for few channels, whose tiles are stored often.
+
+    A vector takes 6 cycles on the way in, 3 on the way out. U comes at 6 bytes a cycle as long as it fits the shared
+    cache, else at 3, and once more per block of tiles at 16 where a panel outgrows L2; transforming it, where weights
+    are used only once, writes 3.2.
+    """
+    lanes, c, o, r = target.lanes, problem.channels, problem.out_channels, problem.taps[2]
     _, out_h, out_w = problem.output
-    rate = 2.0 * lanes
-    weight_bytes = 4.0 * 9 * c * o
-    packing = 0.0 if weights_are_kept else weight_bytes / 3.6
-    best, choice = problem.batch * out_h * out_w * 9 * c * o / (0.90 * rate) + weight_bytes / 6 + packing, 0
-    for m in (2, 4):
-        size = (m + 2) ** 2
-        tiles = problem.batch * -(-out_h // m) * -(-out_w // m)
-        u_bytes, panel_bytes = 4.0 * size * c * o, 4.0 * size * c * 2 * lanes
-        total = tiles * size * c * o / (0.80 * rate) + 8.0 * tiles * size * c / lanes + 4000
-        total += u_bytes / (6 if u_bytes <= target.l3_bytes else 3)
-        if panel_bytes > target.l2_bytes / 2:
-            total += u_bytes / 16 * (4.0 * tiles * size * c // (target.l2_bytes / 2))
-        if not weights_are_kept:
-            total += packing + u_bytes / 3.2
-        if total < best:
-            best, choice = total, m
-    return choice
+    size = (m + r - 1) ** 2
+    tiles = problem.batch * -(-out_h // m) * -(-out_w // m)
+    u_bytes, panel_bytes = 4.0 * size * c * o, 4.0 * size * c * 2 * lanes
+    total = tiles * size * (c + 3) * o / (0.83 * 2.0 * lanes) + tiles * size * (6.0 * c + 3.0 * o) / lanes + 4000
+    total += u_bytes / (6 if u_bytes <= target.l3_bytes else 3)
+    if panel_bytes > target.l2_bytes / 2:
+        total += u_bytes / 16 * (4.0 * tiles * size * c // (target.l2_bytes / 2))
+    if not weights_are_kept:
+        total += 4.0 * r * r * c * o / 3.6 + u_bytes / 3.2
+    return total
 
 
 def forward(
@@ -118,7 +129,7 @@ def forward(
 ) -> np.ndarray:
     """y = conv(x, w) + bias, then the epilogue, physically channels last."""
     y = memory.empty_channels_last(geometry.output_shape)
-    _run(forward_problem(geometry), x, w, bias, y, cache, "forward", epilogues.channels_last(epilogue))
+    run(forward_problem(geometry), x, w, bias, y, cache, "forward", epilogues.channels_last(epilogue))
     return y
 
 
@@ -126,7 +137,7 @@ def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cach
     """The gradient of the input, physically channels last."""
     gx = memory.empty_channels_last(geometry.input_shape)
     problems, _ = backward_problems(geometry)
-    _run(problems[0], gy, w, None, gx, cache, "backward")
+    run(problems[0], gy, w, None, gx, cache, "backward")
     return gx
 
 
@@ -144,7 +155,7 @@ class Plan:
     zeros: np.ndarray  # for pixels outside the plane; `fields` holds its address
 
 
-def _run(
+def run(
     problem: Problem,
     x: np.ndarray,
     w: np.ndarray,
@@ -154,9 +165,10 @@ def _run(
     roles: str,
     epilogue: Epilogue | None = None,
 ) -> None:
+    """A stride-1 problem over x, or over gy, into y."""
     x, threads = channels_adjacent(x), team.get_num_threads()
     plan = plan_for(problem, cache is not None, threads, host(), steps_of(epilogue), strides_of(x))
-    u = _weights(problem, w, plan.schedule.outputs, plan.schedule.vectors, plan.channel_blocks, cache, roles)
+    u = _weights(problem, w, plan.schedule, plan.channel_blocks, cache, roles)
     biases, _ = padded_bias(bias, problem, plan.channel_blocks * plan.panel_width)
     scratch = memory.empty((threads * plan.scratch_floats,))
     finish, _kept = epilogues.values(epilogue, 1, plan.channel_blocks * plan.panel_width)
@@ -187,9 +199,10 @@ def plan_for(
     x_strides: tuple[int, ...] = (0,) * 5,
 ) -> Plan:
     """Register tile and chunks; nothing here changes a bit of the result, but for m."""
-    m = outputs_for(problem, weights_are_kept, target) or 4
+    r = problem.taps[2]
+    m = outputs_for(problem, weights_are_kept, target) or OUTPUTS[r][-1]
     lanes, c, o = target.lanes, problem.channels, problem.out_channels
-    size = (m + 2) ** 2
+    size = (m + r - 1) ** 2
     tiles_h, tiles_w = -(-problem.output[1] // m), -(-problem.output[2] // m)
     tiles = problem.batch * tiles_h * tiles_w
     needed = -(-o // lanes)
@@ -201,6 +214,7 @@ def plan_for(
     last = tiles % tile_block
     schedule = Schedule(
         outputs=m,
+        taps=r,
         tiles=register_tiles,
         vectors=vectors,
         narrow=tile_block % register_tiles != 0 or last % register_tiles != 0,
@@ -260,23 +274,21 @@ def _cut(
     return choice
 
 
-def _weights(
-    problem: Problem, w: np.ndarray, m: int, vectors: int, blocks: int, cache: Cache, roles: str
-) -> np.ndarray:
+def _weights(problem: Problem, w: np.ndarray, s: Schedule, blocks: int, cache: Cache, roles: str) -> np.ndarray:
     """U, from the cache if it is there."""
-    key = ("winograd", roles, m, vectors)
+    key = ("winograd", roles, s.taps, s.outputs, s.vectors)
     if cache is not None and key in cache:
         return cache[key]
-    c, o, width = problem.channels, problem.out_channels, vectors * host().lanes
-    table = panel_table(problem, (1, 3, 3), c)
-    packed = memory.empty((blocks, 9 * c, width))
-    rows = (o, 9 * c, 1, 9 * c, 9 * c) if roles == "forward" else (o, 9, c, 9 * o, 9)
-    pack_weights.pack(np.ascontiguousarray(w), 0, *rows, table, vectors, 9 * c, packed)
-    size = (m + 2) ** 2
+    r, size = s.taps, (s.outputs + s.taps - 1) ** 2
+    c, o, width, taps = problem.channels, problem.out_channels, s.vectors * host().lanes, r * r
+    table = panel_table(problem, (1, r, r), c)
+    packed = memory.empty((blocks, taps * c, width))
+    rows = (o, taps * c, 1, taps * c, taps * c) if roles == "forward" else (o, taps, c, taps * o, taps)
+    pack_weights.pack(np.ascontiguousarray(w), 0, *rows, table, s.vectors, taps * c, packed)
     u = memory.empty((blocks, size, c, width))
     per_chunk = 16
     chunks_per_block = -(-c // per_chunk)
-    kernel_for("conv_winograd_weights", WeightSchedule(m, vectors)).launch(
+    kernel_for("conv_winograd_weights", WeightSchedule(s.outputs, s.vectors, r)).launch(
         blocks * chunks_per_block, address(packed), address(u), c, per_chunk, chunks_per_block
     )
     if cache is not None:

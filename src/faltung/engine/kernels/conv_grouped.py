@@ -43,6 +43,7 @@ from faltung.engine.kernels.group_plan import (
     forward_pass,
     pack_bias,
     plan,
+    source_steps,
 )
 from faltung.engine.kernels.group_rows import Lanes, Rows, pieces
 from faltung.engine.kernels.group_weights import Weights, pack
@@ -140,7 +141,7 @@ def _run(
         if cache is not None:
             cache[job.key] = packed
     biases = job.no_bias if bias is None else _packed_bias(g.groups, lanes, job.vectors, bias)
-    _scratch, start = thread_scratch(job.scratch_floats)
+    _kept, start = team.scratch(job.scratch_floats)
     affine = None if epilogue is None or epilogue.affine is None else _packed_affine(g.groups, job, epilogue.affine)
     finish = (0, 0, 0) if affine is None else (address(affine), affine.size // 3, 0)
     addresses = (place, address(packed), address(biases), address(source), start)
@@ -196,13 +197,6 @@ def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], planar: boo
     )
 
 
-def source_steps(name: str, strides: tuple[int, ...]) -> dict[str, int]:
-    """Fields of (N, C, *spatial) strides in bytes, as floats."""
-    n, c, *spatial = (stride // 4 for stride in strides)
-    depth, height, width = (0,) * (3 - len(spatial)) + tuple(spatial)
-    return {f"{name}_n": n, f"{name}_d": depth, f"{name}_h": height, f"{name}_w": width, f"{name}_c": c}
-
-
 def streams(p: Pass) -> bool:
     """Whether the result is large, and its vectors are whole cache lines, so that writing past the caches pays."""
     target, channels = host(), p.groups * p.outs
@@ -217,13 +211,6 @@ def readable(x: np.ndarray) -> tuple[np.ndarray, bool]:
     if (channels_last or x.strides[-1] == 4) and x.flags.aligned:
         return x, not channels_last
     return layout.channels_last(x), False
-
-
-def thread_scratch(floats: int) -> tuple[np.ndarray, int]:
-    """Memory for every thread of the team, `floats` (a multiple of 16) each, and its first cache line's address."""
-    scratch = memory.empty((floats * team.get_num_threads() + 16,))
-    start = address(scratch)
-    return scratch, start + -start % 64
 
 
 def _packed_bias(groups: int, lanes: Lanes, vectors: int, bias: np.ndarray) -> np.ndarray:

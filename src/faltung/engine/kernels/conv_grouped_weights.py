@@ -28,11 +28,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from faltung.engine import memory
+from faltung.engine import memory, team
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
-from faltung.engine.kernels.conv_grouped import readable, refuse_sizes, refuse_types, source_steps, thread_scratch
+from faltung.engine.kernels.conv_grouped import readable, refuse_sizes, refuse_types
 from faltung.engine.kernels.group_plan import (
     CHUNKS,
     Pass,
@@ -41,6 +41,7 @@ from faltung.engine.kernels.group_plan import (
     cut,
     forward_pass,
     largest_divisor,
+    source_steps,
     unpack_bias,
 )
 from faltung.engine.kernels.group_rows import Fill, Lanes, Rows
@@ -78,7 +79,7 @@ def backward_weights(
     job = _prepared(geometry, x.strides, planar, gy.strides, planar_gradient)
     rows = job.plan.schedule
     parts = memory.empty((job.segments, job.part_floats))
-    _scratch, start = thread_scratch(job.plan.scratch_floats)
+    _scratch, start = team.scratch(job.plan.scratch_floats)
     places = (address(parts), address(gy), int(with_bias), address(x), start)
     job.kernel.launch(job.segments * job.plan.parts, *places, *job.fields)
     gw = np.empty(geometry.weight_shape, np.float32)

@@ -1,15 +1,17 @@
-"""3x3 convolution at stride 1 through Winograd's F(m x m, 3 x 3), m 4 or 2: (m + 2)^2 multiplications for m^2 outputs.
+"""Convolution at stride 1 through Winograd's F(m x m, r x r): (m + r - 1)^2 multiplications for m^2 outputs.
+
+3x3 kernels have m 4 or 2, 4x4 ones 3, 5x5 ones 2: transforms of 6 points a side, or 4, which keep the error small.
 
     chunk: a block of tiles, a part of the channel blocks
-      for tile:                           V[xi] = Bt d B        input tiles of (m+2)^2 pixels, m apart
+      for tile:                           V[xi] = Bt d B        input tiles of (m+r-1)^2 pixels, m apart
       for channel block of the part:
-        for xi < (m+2)^2:                 M[xi] = V[xi] U[xi]   the register tile of `microkernel`, over input channels
+        for xi < (m+r-1)^2:               M[xi] = V[xi] U[xi]   the register tile of `microkernel`, over input channels
         for tile:                         y = At M A + bias     m x m pixels, clipped at the plane's edge
 
 V and M stay in the thread's scratch memory, in its L2: handing V from one core to another costs more than transforming
 a tile twice where the channel blocks are shared out (256 -> 256 channels at 14 px: 60 of 410 microseconds, 2 cores of a
 Sapphire Rapids). U = G g Gt is transformed once per weight. Backward-data is the same over the flipped kernel; the
-weight gradient (`conv_winograd_gradient`) is F(3 x 3, m x m), whose Bt is the same.
+weight gradient (`conv_winograd_gradient`) is F(r x r, m x m), whose Bt is the same.
 
     V   [xi][tile][channel]          U   [channel block][xi][channel][vectors * lanes]
     M   [xi][tile][vectors * lanes]
@@ -41,6 +43,7 @@ class Schedule:
     """What shapes the code."""
 
     outputs: int  # m
+    taps: int  # r
     tiles: int  # of a register tile
     vectors: int
     narrow: bool  # some register tiles have one tile less
@@ -57,7 +60,7 @@ class _Chunk:
     """The run-time numbers of one chunk."""
 
     def __init__(self, e: Emitter, s: Schedule) -> None:
-        self.e, self.s, self.f = e, s, winograd(s.outputs)
+        self.e, self.s, self.f = e, s, winograd(s.outputs, s.taps)
         for name in FIELDS.split():
             setattr(self, name, e.field(name))
         # tile blocks first, so that a thread keeps to its part of U
@@ -78,7 +81,7 @@ class _Chunk:
 def emit(e: Emitter, s: Schedule) -> None:
     """The loop nest of this file's docstring."""
     k = _Chunk(e, s)
-    reader = TileReader(e, InputSchedule(s.outputs, s.masked_input))
+    reader = TileReader(e, InputSchedule(s.outputs, s.masked_input, s.taps))
     with e.loop("tile", k.count) as tile:
         reader.read(k.first + tile.index, k.V.at(tile.index * k.v_pitch), k.tile_block * k.v_pitch)
     with e.loop("block", k.block_end, start=k.block_start) as block:

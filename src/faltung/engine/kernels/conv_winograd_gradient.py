@@ -44,12 +44,14 @@ _SHARE_OF_L3 = 4  # V and W of a batch of tiles take at most this part of the sh
 
 def refuse_backward_weights(geometry: ConvGeometry, x: np.ndarray, gy: np.ndarray, **_: Any) -> str | None:
     """Why Winograd does not fit, or None."""
-    return refuse(geometry, x, gy) or unfit(geometry) or _too_dear(geometry, host())
+    return refuse(geometry, x, gy) or unfit(geometry) or _not_worth_it(geometry, host())
 
 
 @lru_cache(maxsize=4096)
-def _too_dear(geometry: ConvGeometry, target: Target) -> str | None:
+def _not_worth_it(geometry: ConvGeometry, target: Target) -> str | None:
     """Compare estimates in thread-cycles, as `conv_dense_winograd.outputs_for` does."""
+    if geometry.kernel != (3, 3):
+        return "not a 3x3 kernel"
     c, o, lanes = geometry.in_channels, geometry.out_channels, target.lanes
     pixels = geometry.batch * geometry.output[0] * geometry.output[1]
     tiles = geometry.batch * -(-geometry.output[0] // M) * -(-geometry.output[1] // M)
@@ -75,7 +77,9 @@ def backward_weights(
     for first in range(0, plan.tiles, plan.batch_tiles):
         count = min(plan.batch_tiles, plan.tiles - first)
         _transform(plan, InputSchedule(M, c % host().lanes != 0), x, v, geometry.input, before, first, count)
-        _transform(plan, InputSchedule(M, o % host().lanes != 0, True), gy, w, geometry.output, (0, 0), first, count)
+        _transform(
+            plan, InputSchedule(M, o % host().lanes != 0, gradient=True), gy, w, geometry.output, (0, 0), first, count
+        )
         _multiply(plan, v, w, products, bias_sums, c, o, count, with_bias, continued=first > 0)
     per_chunk = 8
     chunks_per_block = -(-c // per_chunk)

@@ -12,10 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from faltung.engine import layout, memory
+from faltung.engine import layout, memory, team
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import gemm_dot, gemm_tile
-from faltung.engine.kernels.conv_grouped import thread_scratch
 from faltung.engine.target import Target, host
 
 FEW = 32  # rows or columns below which packing does not pay
@@ -109,7 +108,7 @@ def _multiply(a: np.ndarray, b: np.ndarray, bias: np.ndarray | None = None) -> n
     c = memory.empty((*a.shape[:-1], b.shape[-1]))
     places = [address(c), address(a), address(b), 0 if bias is None else address(bias)]
     if job.scratch_floats:
-        _scratch, start = thread_scratch(job.scratch_floats)
+        _scratch, start = team.scratch(job.scratch_floats)
         places.append(start)
     job.kernel.launch(job.chunks, *places, *job.fields)
     return c

@@ -283,6 +283,13 @@ def _row_window(p: Pass) -> dict[str, int]:
     return {"h_lead": p.before[1] - span + stride - 1 + stride * shift, "h_shift": shift}
 
 
+def source_steps(name: str, strides: tuple[int, ...]) -> dict[str, int]:
+    """Fields of (N, C, *spatial) strides in bytes, as floats."""
+    n, c, *spatial = (stride // 4 for stride in strides)
+    depth, height, width = (0,) * (3 - len(spatial)) + tuple(spatial)
+    return {f"{name}_n": n, f"{name}_d": depth, f"{name}_h": height, f"{name}_w": width, f"{name}_c": c}
+
+
 def pack_bias(bias: np.ndarray | None, groups: int, lanes: Lanes) -> np.ndarray:
     """(G * outs,) or None -> one vector per vector of outputs."""
     full = np.zeros((_padded_groups(groups, lanes), lanes.slot * lanes.subs), np.float32)

@@ -25,11 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from faltung.engine import layout, memory
+from faltung.engine import layout, memory, team
 from faltung.engine.emit import Emitter, Int, Ptr, Vec, i64
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import flat
-from faltung.engine.kernels.conv_grouped import thread_scratch
 from faltung.engine.taps import Taps
 from faltung.engine.target import host
 
@@ -202,7 +201,7 @@ def planes(x: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     x = layout.channels_last(x)
     y = memory.empty_channels_last((*x.shape[:2], rows.outputs, columns.outputs))
     kernel, chunks, line_floats, rest = _prepared(x.shape, rows, columns)
-    _scratch, start = thread_scratch(line_floats)
+    _scratch, start = team.scratch(line_floats)
     kernel.launch_packed(chunks, address(y), address(x), start, rest=rest)
     return y
 

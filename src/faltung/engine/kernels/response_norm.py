@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from faltung.engine import layout
+from faltung.engine import layout, team
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import elementary, flat, rows
-from faltung.engine.kernels.conv_grouped import thread_scratch
 
 BLOCK_ELEMENTS = 16384  # of whole pixels in one chunk
 WIDEST = 32  # channels of a window that is unrolled
@@ -121,7 +120,7 @@ def _launch(function: str, x: Array, gy: Array, size: int, alpha: float, beta: f
     result, channels = flat.like(x), x.shape[1]
     pixels, block_pixels = x.size // channels, max(1, BLOCK_ELEMENTS // channels)
     line_floats = -(-(channels + size) // 16) * 16
-    _scratch, start = thread_scratch(2 * line_floats)
+    _scratch, start = team.scratch(2 * line_floats)
     numbers = map(bits, (alpha / size, beta, k, 2 * alpha * beta / size))
     _kernel(function, size).launch(
         -(-pixels // block_pixels), address(x), address(gy), address(result), start, *numbers, pixels, channels,

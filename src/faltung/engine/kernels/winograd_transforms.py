@@ -1,10 +1,10 @@
 """Winograd's transforms of tiles and weights, on vectors of channels; see `conv_winograd` for the whole.
 
-    input     V[xi][tile][channel] = Bt d B           tiles of (m+2)^2 pixels, m apart, zeros outside the plane
-    weights   U[xi][channel][width] = G g Gt
-    sums      gw = At M A, the weight gradient from products summed over tiles: F(3 x 3, m x m)
+    input     V[xi][tile][channel] = Bt d B         tiles of (m + r - 1)^2 pixels, m apart, zeros outside the plane
+    weights   U[xi][channel][width] = G g Gt        r x r taps
+    sums      gw = At M A, the weight gradient from products summed over tiles: F(r x r, m x m)
 
-Registers: m + 2 loads and as many results at a time, columns through a small stack array.
+Registers: m + r - 1 loads and as many results at a time, columns through a small stack array.
 """
 
 from __future__ import annotations
@@ -30,17 +30,23 @@ class InputSchedule:
 
     outputs: int  # m, the step from tile to tile
     masked: bool  # channels are no multiple of the lanes
-    gradient: bool = False  # tiles of m x m pixels through G of F(3, m), for the weight gradient
+    taps: int = 3  # r
+    gradient: bool = False  # tiles of m x m pixels through G of F(r, m), for the weight gradient
+
+    @property
+    def points(self) -> int:
+        """Points of a side of the transform."""
+        return self.outputs + self.taps - 1
 
     @property
     def pixels(self) -> int:
         """Pixels of a tile's side."""
-        return self.outputs if self.gradient else self.outputs + 2
+        return self.outputs if self.gradient else self.points
 
     @property
     def matrix(self) -> Matrix:
         """What a tile is multiplied with from both sides."""
-        return winograd(3, self.outputs).G if self.gradient else winograd(self.outputs).Bt
+        return winograd(self.taps, self.outputs).G if self.gradient else winograd(self.outputs, self.taps).Bt
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +55,16 @@ class WeightSchedule:
 
     outputs: int  # m
     vectors: int
+    taps: int = 3  # r
 
 
 def emit_weights(e: Emitter, s: WeightSchedule) -> None:
     """U = G g Gt for a range of input channels of one channel block; `packed` is [block][tap][channel][width]."""
-    f = winograd(s.outputs)
+    f, r = winograd(s.outputs, s.taps), s.taps
     channels, per_chunk, chunks_per_block = e.fields("channels channels_per_chunk chunks_per_block")
     width = s.vectors * e.lanes
     block, part = e.chunk // chunks_per_block, e.chunk % chunks_per_block
-    packed = e.pointer("packed").at(block * channels * (9 * width))
+    packed = e.pointer("packed").at(block * channels * (r * r * width))
     u = e.pointer("u").at(block * channels * (f.size * f.size * width))
     step = channels * width
     first = part * per_chunk
@@ -65,15 +72,15 @@ def emit_weights(e: Emitter, s: WeightSchedule) -> None:
         for v in range(s.vectors):
             at = loop.index * width + v * e.lanes
             source, to = packed.at(at), u.at(at)
-            g = [[source.at(step * (3 * i + j)).load(e.lanes) for j in range(3)] for i in range(3)]
-            left = [apply_matrix(e, f.G, [g[i][j] for i in range(3)]) for j in range(3)]  # [j][xi]
+            g = [[source.at(step * (r * i + j)).load(e.lanes) for j in range(r)] for i in range(r)]
+            left = [apply_matrix(e, f.G, [g[i][j] for i in range(r)]) for j in range(r)]  # [j][xi]
             for i in range(f.size):
-                for j, value in enumerate(apply_matrix(e, f.G, [left[k][i] for k in range(3)])):
+                for j, value in enumerate(apply_matrix(e, f.G, [left[k][i] for k in range(r)])):
                     to.at(step * (i * f.size + j)).store(value)
 
 
 class TileReader:
-    """Transforms input tiles: reads (m + 2)^2 pixels of a channels-last image, writes as many vectors."""
+    """Transforms input tiles: reads (m + r - 1)^2 pixels of a channels-last image, writes as many vectors."""
 
     def __init__(self, e: Emitter, s: InputSchedule) -> None:
         self.e, self.s = e, s
@@ -82,7 +89,7 @@ class TileReader:
         )
         self.x_n, self.x_h, self.x_w = e.fields("x_n x_h x_w")
         self.x, self.zeros = e.pointer("x"), e.pointer("zeros")
-        self.room = e.stack((s.outputs + 2) * s.pixels * e.lanes)
+        self.room = e.stack(s.points * s.pixels * e.lanes)
 
     def read(self, tile: Int, to: Ptr, step: Int) -> None:
         """The transform of tile number `tile` of the batch; vectors of one channel lie `step` apart."""
@@ -125,7 +132,7 @@ class TileReader:
     def _transform(self, pixels: list[Ptr], to: Ptr, step: Int, mask: object) -> None:
         """The matrix from both sides for one vector of channels: columns into `room`, rows from there."""
         e, s, room = self.e, self.s, self.room
-        side, points = s.pixels, s.outputs + 2
+        side, points = s.pixels, s.points
         for j in range(side):
             column = [flat.load(pixels[k * side + j], e.lanes, mask) for k in range(side)]
             for i, value in enumerate(apply_matrix(e, s.matrix, column)):
@@ -150,16 +157,16 @@ def emit_input(e: Emitter, s: InputSchedule) -> None:
 
 
 def emit_weight_sums(e: Emitter, s: WeightSchedule) -> None:
-    """Weight gradient from its products: At M A of F(3, m) for a range of input channels of one channel block.
+    """Weight gradient from its products: At M A of F(r, m) for a range of input channels of one channel block.
 
     `products` is [xi][block][channel][width], `sums` [block][tap][channel][width].
     """
-    f = winograd(3, s.outputs)
+    f, r = winograd(s.taps, s.outputs), s.taps
     channels, per_chunk, chunks_per_block, blocks = e.fields("channels channels_per_chunk chunks_per_block blocks")
     width = s.vectors * e.lanes
     block, part = e.chunk // chunks_per_block, e.chunk % chunks_per_block
     products = e.pointer("products").at(block * channels * width)
-    sums = e.pointer("sums").at(block * channels * (9 * width))
+    sums = e.pointer("sums").at(block * channels * (r * r * width))
     step = blocks * channels * width
     first = part * per_chunk
     with e.loop("c", e.smaller(first + per_chunk, channels), start=first) as loop:
@@ -169,6 +176,6 @@ def emit_weight_sums(e: Emitter, s: WeightSchedule) -> None:
             for j in range(f.size):
                 loaded = [products.at(step * (i * f.size + j) + at).load(e.lanes) for i in range(f.size)]
                 columns.append(apply_matrix(e, f.At, loaded))
-            for i in range(3):
+            for i in range(r):
                 for j, value in enumerate(apply_matrix(e, f.At, [columns[k][i] for k in range(f.size)])):
-                    sums.at(channels * width * (3 * i + j) + at).store(value)
+                    sums.at(channels * width * (r * i + j) + at).store(value)
