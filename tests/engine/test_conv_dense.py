@@ -80,6 +80,12 @@ WINOGRAD_CASES = [
     dense("uneven padding", 20, 24, (9, 10), (3, 3), padding=((0, 2), (3, 1))),
     dense("many tiles", 20, 24, (33, 64), (3, 3), padding=1),
 ]
+WIDER_CASES = [  # kernels of more than 3x3
+    *(dense(f"{k}x{k}, {c} -> {o}", c, o, (9, 10), (k, k), padding=p) for k, p in ((4, 1), (5, 2), (5, 0))
+      for c, o in ((16, 16), (17, 33))),
+    *(dense(f"5x5, {h}x{w}", 20, 24, (h, w), (5, 5), n=3, padding=4) for h, w in ((1, 1), (2, 5), (16, 17))),
+    dense("4x4, uneven padding", 20, 24, (9, 10), (4, 4), padding=((0, 2), (3, 1))),
+]  # fmt: skip
 
 
 def assert_near(got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
@@ -139,6 +145,13 @@ def test_winograd(case, layout, m, monkeypatch):
     conv_dense_winograd.plan_for.cache_clear()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("case", WIDER_CASES, ids=str)
+def test_winograd_of_wider_kernels(case, layout, monkeypatch):
+    check_forward(conv_dense_winograd, case, layout, monkeypatch, WINOGRAD)
+    check_data(conv_dense_winograd, case, layout, monkeypatch, WINOGRAD)
+
+
 @pytest.mark.parametrize("batches", ["one", "many"])
 @pytest.mark.parametrize("case", WINOGRAD_CASES, ids=str)
 def test_winograd_weight_gradient(case, batches, monkeypatch):
@@ -149,7 +162,7 @@ def test_winograd_weight_gradient(case, batches, monkeypatch):
     conv_winograd_gradient.plan_for.cache_clear()
 
 
-@pytest.mark.parametrize("outputs, taps", [(2, 3), (4, 3), (3, 4), (3, 2)])
+@pytest.mark.parametrize("outputs, taps", [(2, 3), (4, 3), (3, 4), (2, 5), (3, 2)])
 def test_matrices_filter_exactly(outputs, taps):
     f = winograd(outputs, taps)
     rng = np.random.default_rng(0)
@@ -160,13 +173,13 @@ def test_matrices_filter_exactly(outputs, taps):
     assert y == [sum(int(d[i + k]) * int(g[k]) for k in range(taps)) for i in range(outputs)]
 
 
-@pytest.mark.parametrize("m, most", [(2, 2e-6), (4, 1.5e-5)])
+@pytest.mark.parametrize("m, taps, most", [(2, 3, 2e-6), (4, 3, 1.5e-5), (3, 4, 1.5e-5), (2, 5, 1.5e-5)])
 @pytest.mark.parametrize("channels", [64, 256])
-def test_winograd_error_is_as_stated(m, most, channels, monkeypatch):
+def test_winograd_error_is_as_stated(m, taps, most, channels, monkeypatch):
     """Largest error over the largest result on standard normal data; direct convolution has some 5e-7."""
     monkeypatch.setattr(conv_dense_winograd, "outputs_for", lambda *_: m)
     conv_dense_winograd.plan_for.cache_clear()
-    case = dense("", channels, 32, (14, 14), (3, 3), n=1, padding=1)
+    case = dense("", channels, 32, (14, 14), (taps, taps), n=1, padding=1)
     x, w, bias, _ = case.arrays()
     y = conv_dense_winograd.forward(case.geometry, x, w, bias)
     conv_dense_winograd.plan_for.cache_clear()

@@ -33,7 +33,6 @@ _LOSSES = ("mse", "l1", "smooth_l1", "huber", "bce", "bce_logits")  # of element
 CANDIDATES: dict[str, tuple[str, ...]] = {
     "conv.forward": (
         "conv_depthwise",
-        "conv_spread",
         "conv_grouped",
         "conv_dense_winograd",
         "conv_folded",
@@ -41,7 +40,6 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     ),
     "conv.backward_data": (
         "conv_depthwise",
-        "conv_spread",
         "conv_grouped",
         "conv_scatter",
         "conv_dense_winograd",

@@ -31,8 +31,8 @@ from faltung.engine import memory
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.geometry import ConvGeometry
-from faltung.engine.kernel import Kernel, address
-from faltung.engine.kernels import conv_grouped, conv_grouped_weights, flat, group_plan, group_walk
+from faltung.engine.kernel import Kernel, address, pack_last
+from faltung.engine.kernels import conv_grouped, conv_grouped_weights, flat, group_plan, group_weights
 from faltung.engine.kernels import epilogue as epilogues
 from faltung.engine.kernels.group_rows import Lanes
 from faltung.engine.kernels.group_weights import Weights
@@ -67,7 +67,9 @@ class Schedule:
 
     def uses(self, column: int) -> list[tuple[int, int]]:
         """The (pixel, tap) pairs that a source column of the tile serves."""
-        return group_walk.uses(column, self.pixels, self.taps, self.stride, self.dilation)
+        pairs = ((pixel, column - pixel * self.stride) for pixel in range(self.pixels))
+        found = ((pixel, divmod(offset, self.dilation)) for pixel, offset in pairs)
+        return [(pixel, tap) for pixel, (tap, rest) in found if rest == 0 and 0 <= tap < self.taps]
 
 
 def refuse_forward(
@@ -108,8 +110,7 @@ def forward(
     if not _in_place(group_plan.forward_pass(geometry), x):
         return conv_grouped.forward(geometry, x, w, bias, cache=cache, epilogue=epilogue)
     y = memory.empty_channels_last(geometry.output_shape)
-    job = _job(geometry, False, x.strides, address(y) % 64 == 0, steps_of(epilogue))
-    group_walk.run(job, x, w, bias, y, cache, epilogues.channels_last(epilogue))
+    _run(geometry, False, x, w, bias, y, cache, epilogues.channels_last(epilogue))
     return y
 
 
@@ -118,8 +119,7 @@ def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cach
     if not _in_place(group_plan.data_pass(geometry), gy):
         return conv_grouped.backward_data(geometry, gy, w, cache=cache)
     gx = memory.empty_channels_last(geometry.input_shape)
-    job = _job(geometry, True, gy.strides, address(gx) % 64 == 0, NO_STEPS)
-    group_walk.run(job, gy, w, None, gx, cache, None)
+    _run(geometry, True, gy, w, None, gx, cache, None)
     return gx
 
 
@@ -129,12 +129,76 @@ def _in_place(p: group_plan.Pass, source: np.ndarray) -> bool:
     return readable and p.outs == p.ins == 1 and not p.scatter and p.kernel[2] <= group_plan.MOST_TAPS
 
 
+def _run(
+    g: ConvGeometry,
+    back: bool,
+    source: np.ndarray,
+    w: np.ndarray,
+    bias: np.ndarray | None,
+    result: np.ndarray,
+    cache: Cache,
+    epilogue: Epilogue | None,
+) -> None:
+    place = address(result)
+    job = _prepared(g, back, source.strides, place % 64 == 0, steps_of(epilogue))
+    packed = cache.get(job.key) if cache is not None else None
+    if packed is None:
+        packed = group_weights.pack(job.purpose, Weights(job.lanes, 1, job.schedule.taps), w, job.vectors)
+        if cache is not None:
+            cache[job.key] = packed
+    if bias is None:
+        bias = job.no_bias
+    elif job.schedule.tail or bias.strides[0] != 4:
+        bias = group_plan.pack_bias(bias, g.groups, job.lanes)
+    finish, _kept = epilogues.values(epilogue, 1, job.vectors * job.lanes.lanes)
+    addresses = (place, address(packed), address(bias), address(source))
+    job.kernel.launch_packed(job.chunks, *addresses, *finish, rest=job.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One pass of one geometry, prepared: everything but the addresses."""
+
+    purpose: group_plan.Pass
+    schedule: Schedule
+    lanes: Lanes
+    kernel: Kernel
+    key: tuple[Any, ...]  # of the packed weights in a cache
+    chunks: int
+    vectors: int
+    fields: bytes  # behind the addresses and the epilogue's
+    no_bias: np.ndarray
+
+
 @lru_cache(maxsize=2048)
-def _job(g: ConvGeometry, back: bool, strides: tuple[int, ...], aligned: bool, steps: Steps) -> group_walk.Job:
+def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], aligned: bool, steps: Steps) -> _Job:
     p = group_plan.data_pass(g) if back else group_plan.forward_pass(g)
     schedule = schedule_for(p, steps, aligned and conv_grouped.streams(p), host())
-    kind = Weights(Lanes(host().lanes, 1, 1), 1, schedule.taps)
-    return group_walk.prepare(p, back, kind, row_kernel(schedule), strides, STRIP_ROWS, CHUNKS)
+    lanes = Lanes(host().lanes, 1, 1)
+    vectors = -(-p.groups // lanes.lanes)
+    strip_rows = min(STRIP_ROWS, p.result[1])
+    strips = -(-p.result[1] // strip_rows)
+    items = p.batch * p.result[0] * strips
+    part_vectors = -(-vectors // min(vectors, -(-CHUNKS // items)))
+    parts = -(-vectors // part_vectors)
+    known = {
+        **group_plan.source_steps("source", strides),
+        "channels": p.groups,
+        "parts": parts,
+        "part_vectors": part_vectors,
+        "strips": strips,
+        "strip_rows": strip_rows,
+        **{f"{name}_in": size for name, size in zip("dhw", p.source, strict=True)},
+        **{f"{name}_out": size for name, size in zip("dhw", p.result, strict=True)},
+        **{f"{name}_before": size for name, size in zip("dhw", p.before, strict=True)},
+        **{f"{name}_taps": size for name, size in zip("dh", p.kernel[:2], strict=True)},
+        **{f"{name}_stride": size for name, size in zip("dh", p.stride[:2], strict=True)},
+        **{f"{name}_dilation": size for name, size in zip("dh", p.dilation[:2], strict=True)},
+    }
+    key = ("conv_grouped", lanes, 1, schedule.taps, back, p.flip)
+    fields = pack_last(*(known[name] for name in _SIZES.split()))
+    no_bias = np.zeros(vectors * lanes.lanes, np.float32)
+    return _Job(p, schedule, lanes, row_kernel(schedule), key, items * parts, vectors, fields, no_bias)
 
 
 def schedule_for(p: group_plan.Pass, steps: Steps, stream: bool, target: Target) -> Schedule:
@@ -147,83 +211,143 @@ def schedule_for(p: group_plan.Pass, steps: Steps, stream: bool, target: Target)
     return Schedule(pixels, taps, p.stride[2], p.dilation[2], depth, tail, stream and not tail, steps)
 
 
+_FIRST = f"result weights bias source {epilogues.FIELDS}"
+_SIZES = (
+    "source_n source_d source_h source_w channels parts part_vectors strips strip_rows d_in h_in w_in d_out h_out "
+    "w_out d_before h_before w_before d_taps h_taps d_stride h_stride d_dilation h_dilation"
+)
+
+
 @lru_cache(maxsize=512)
 def row_kernel(schedule: Schedule) -> Kernel:
     """The kernel of a schedule."""
-    return Kernel("conv_depthwise", group_walk.FIELDS, schedule, emit)
+    return Kernel("conv_depthwise", f"{_FIRST} {_SIZES}", schedule, emit)
 
 
 def emit(e: Emitter, s: Schedule) -> None:
     """The loop nest of this file's docstring."""
-    rows = _Rows(e, s, group_walk.Walk(e, s.epilogue, s.pixels, s.stream))
-    rows.walk.tiles(s.stride, rows.tile)
+    w_out, w_in, w_before, channels, part_vectors, parts = e.fields("w_out w_in w_before channels part_vectors parts")
+    rows = _Rows(e, s, e.chunk // parts)
+    first = e.chunk % parts * part_vectors
+    last = e.smaller(first + part_vectors, channels // e.lanes)
+    with e.loop("tile", (w_out + (s.pixels - 1)) // s.pixels) as tile:
+        column = e.smaller(tile.index * s.pixels, w_out - s.pixels)
+        left = column * s.stride - w_before
+        with e.either(e.both(left >= 0, left + s.reach <= w_in)) as (inside, at_side):
+            with inside:
+                rows.walk(column, left, first, last, False)
+            with at_side:
+                rows.walk(column, left, first, last, True)
+        if s.tail:
+            partial = channels // e.lanes
+            with e.when(e.both(first <= partial, partial < first + part_vectors)):
+                rows.walk(column, left, partial, partial + 1, True, e.mask(channels % e.lanes, e.lanes))
 
 
 class _Rows:
-    """Reads rows in place."""
+    """The rows of one strip, tile by tile."""
 
-    def __init__(self, e: Emitter, s: Schedule, walk: group_walk.Walk) -> None:
-        self.e, self.s, self.walk = e, s, walk
+    def __init__(self, e: Emitter, s: Schedule, item: Int) -> None:
+        self.e, self.s = e, s
+        (
+            strips,
+            strip_rows,
+            self.d_in,
+            self.h_in,
+            self.w_in,
+            d_out,
+            self.h_out,
+            self.w_out,
+            d_before,
+            self.h_before,
+            self.d_taps,
+            self.h_taps,
+            d_stride,
+            self.h_stride,
+            self.d_dilation,
+            self.h_dilation,
+            source_n,
+            self.source_d,
+            self.source_h,
+            self.source_w,
+            self.channels,
+        ) = e.fields(
+            "strips strip_rows d_in h_in w_in d_out h_out w_out d_before h_before d_taps h_taps d_stride h_stride "
+            "d_dilation h_dilation source_n source_d source_h source_w channels"
+        )
+        strip, rest = item % strips, item // strips
+        plane, image = rest % d_out, rest // d_out
+        self.begin = strip * strip_rows
+        self.end = e.smaller(self.begin + strip_rows, self.h_out)
+        self.source = e.pointer("source").at(image * source_n)
+        self.front = plane * d_stride - d_before  # source plane of the first tap
+        self.result_row = (image * d_out + plane) * self.h_out  # before this plane's
+        self.finish = epilogues.Finish(e, s.epilogue)
 
-    def tile(self, column: Int, left: Int) -> None:
-        """The tile at result column `column`, source column `left`: inside the rows, or at a side."""
-        e, s, walk = self.e, self.s, self.walk
-        whole = e.smaller(walk.block_end, walk.channels // e.lanes)
-        with e.either(e.both(left >= 0, left + s.reach <= walk.w_in)) as (inside, at_side):
-            with inside:
-                self._descend(column, left, whole, False, None)
-            with at_side:
-                self._descend(column, left, whole, True, None)
-        if s.tail:
-            with e.when(whole < walk.block_end):
-                self._descend(column, left, walk.block_end, True, e.mask(walk.channels % e.lanes, e.lanes))
-
-    def _descend(self, column: Int, left: Int, last: Int, at_side: bool, mask: Any) -> None:
-        """Down the rows, for full vectors of channels up to `last`, or under `mask` for the last vector alone."""
-        e, s, walk = self.e, self.s, self.walk
-        first = walk.block_begin if mask is None else last - 1
-        with e.loop("row", walk.end, start=walk.begin) as row, e.loop("vector", last, start=first) as vector:
-            top = row.index * walk.h_stride - walk.h_before
+    def walk(self, column: Int, left: Int, first: Int, last: Int, at_side: bool, mask: Any = None) -> None:
+        """The tile at result column `column`, source column `left`, for vectors of channels from `first` to `last`."""
+        e, s = self.e, self.s
+        with e.loop("row", self.end, start=self.begin) as row, e.loop("vector", last, start=first) as vector:
+            top = row.index * self.h_stride - self.h_before
             channel = vector.index * e.lanes
-            weights = e.pointer("weights").at(channel * (walk.d_taps * walk.h_taps * s.taps))
-            acc = walk.bias(channel)
+            weights = e.pointer("weights").at(channel * (self.d_taps * self.h_taps * s.taps))
+            acc: list[Vec] = [e.pointer("bias").at(channel).load(e.lanes)] * s.pixels
             if s.depth:
-                low, high = walk.meeting(walk.front, walk.d_dilation, walk.d_taps, walk.d_in)
+                low, high = self._meeting(self.front, self.d_dilation, self.d_taps, self.d_in)
                 with e.loop("kd", high, start=low, carry=acc) as kd:
-                    source = walk.source.at((walk.front + kd.index * walk.d_dilation) * walk.source_d + channel)
-                    taps = weights.at(kd.index * walk.h_taps * (s.taps * e.lanes))
+                    source = self.source.at((self.front + kd.index * self.d_dilation) * self.source_d + channel)
+                    taps = weights.at(kd.index * self.h_taps * (s.taps * e.lanes))
                     kd.carry(self._kernel_rows(kd.carried, source, taps, top, left, at_side, mask))
                 acc = kd.result
             else:
-                acc = self._kernel_rows(acc, walk.source.at(channel), weights, top, left, at_side, mask)
-            walk.store(acc, row.index, column, channel, mask)
+                acc = self._kernel_rows(acc, self.source.at(channel), weights, top, left, at_side, mask)
+            self._store(acc, row.index, column, channel, mask)
+
+    def _meeting(self, start: Int, dilation: Int, taps: Int, size: Int) -> tuple[Int, Int]:
+        """First and last (exclusive) tap that meets the input, the first of all lying at `start`."""
+        e = self.e
+        low = (e.larger(0 - start, 0) + (dilation - 1)) // dilation
+        return low, e.smaller(taps, (e.larger(size - start, 0) + (dilation - 1)) // dilation)
 
     def _kernel_rows(
         self, acc: list[Vec], source: Ptr, weights: Ptr, top: Int, left: Int, at_side: bool, mask: Any
     ) -> list[Vec]:
         """`acc` and what the kernel rows of one plane add to it."""
-        e, walk = self.e, self.walk
-        low, high = walk.meeting(top, walk.h_dilation, walk.h_taps, walk.h_in)
+        e = self.e
+        low, high = self._meeting(top, self.h_dilation, self.h_taps, self.h_in)
         with e.loop("kh", high, start=low, carry=acc) as kh:
-            line = source.at((top + kh.index * walk.h_dilation) * walk.source_h)
+            line = source.at((top + kh.index * self.h_dilation) * self.source_h)
             taps = weights.at(kh.index * (self.s.taps * e.lanes))
             kh.carry(self._kernel_row(list(kh.carried), line, taps, left, at_side, mask))
         return kh.result
 
     def _kernel_row(self, acc: list[Vec], line: Ptr, weights: Ptr, left: Int, at_side: bool, mask: Any) -> list[Vec]:
-        e, s, step, lanes = self.e, self.s, self.walk.source_w, self.e.lanes
+        e, s, lanes = self.e, self.s, self.e.lanes
         taps = [weights.at(tap * lanes).load(lanes, align=4 * lanes) for tap in range(s.taps)]
-        start = line.at(left * step)
+        start = line.at(left * self.source_w)
         for column in range(s.reach):
             uses = s.uses(column)
             if not uses:
                 continue
             if at_side:
-                exists = e.both(left + column >= 0, left + column < self.walk.w_in)
-                here = line.at(e.choose(exists, left + column, 0) * step)
+                exists = e.both(left + column >= 0, left + column < self.w_in)
+                here = line.at(e.choose(exists, left + column, 0) * self.source_w)
                 value = e.select(exists, flat.load(here, lanes, mask), 0.0)
             else:
-                value = start.at(step * column).load(lanes)
+                value = start.at(self.source_w * column).load(lanes)
             for pixel, tap in uses:
                 acc[pixel] = e.fma(value, taps[tap], acc[pixel])
         return acc
+
+    def _store(self, acc: list[Vec], row: Int, column: Int, channel: Int, mask: Any) -> None:
+        e, s = self.e, self.s
+        start = ((self.result_row + row) * self.w_out + column) * self.channels + channel
+        result = e.pointer("result").at(start)
+        residual = None if self.finish.residual is None else self.finish.residual.at(start)
+        for pixel, value in enumerate(acc):
+            offset = self.channels * pixel
+            value = self.finish(value, channel, None if residual is None else residual.at(offset), mask)
+            if mask is not None:
+                result.at(offset).store_masked(value, mask)
+            else:
+                result.at(offset).store(value, align=4 * e.lanes if s.stream else 4, stream=s.stream)
