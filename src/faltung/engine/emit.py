@@ -172,6 +172,18 @@ class Ptr:
         """One element in every lane."""
         return self.e.splat(self.load(), lanes)
 
+    def repeat(self, count: int, lanes: int) -> Vec:
+        """`count` elements, a power of two, over and over: a load that needs no shuffle."""
+        if count == 1:
+            return self.broadcast(lanes)
+        if count == 2:  # as one number of twice the width, which x86 and ARM can spread while they load
+            both = self.e.ir.load(self.value, typ=f64, align=4)
+            return Vec(
+                self.e, self.e.ir.bitcast(self.e.splat(Vec(self.e, both), lanes // 2).value, _vector(lanes, f32))
+            )
+        some = self.load(count)
+        return some if count == lanes else self.e.shuffle(some, some, [lane % count for lane in range(lanes)])
+
     def load_int(self) -> Int:
         """One 64-bit integer."""
         return Int(self.e, self.e.ir.load(self.value, typ=i64, align=8))

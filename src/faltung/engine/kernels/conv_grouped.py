@@ -9,15 +9,14 @@
                 for (ring offset, weight offset) in list:                        kernel row x B channels
                     for c in B:                                                  unrolled
                         for column that the tile reads:                          unrolled
-                            v = source[column][c] of each lane's own group       one load, spread over the lanes
+                            v = source[column][c] of each lane's own group       one load, which repeats it
                             for (p, k) that column serves:  acc[p] += v * weight[c][k]
                 store acc
 
-Registers: P accumulators + K taps' weights + the spread vector + the pattern of the spread. 22 pixels for 3 taps beside
-32 registers, 10 beside 16.
+Registers: P accumulators + K taps' weights + the repeated vector. 24 pixels for 3 taps beside 32 registers, 10 beside
+16.
 
-With P = 20 and 4 -> 8 channels per group, 60 multiply-adds go with 22 spreads and 3 loads of weights, so the
-multiply-adds set the pace.
+With P = 20 and 4 -> 8 channels per group, 60 multiply-adds go with 25 loads, so the multiply-adds set the pace.
 """
 
 from __future__ import annotations
@@ -214,8 +213,8 @@ def readable(x: np.ndarray) -> tuple[np.ndarray, bool]:
 
 
 def _packed_bias(groups: int, lanes: Lanes, vectors: int, bias: np.ndarray) -> np.ndarray:
-    """The bias as vectors: itself where every lane counts."""
-    if bias.size == vectors * lanes.lanes and bias.strides[0] == 4:
+    """The bias as vectors: itself where every lane counts, in its order."""
+    if lanes.takes_no_turns and bias.size == vectors * lanes.lanes and bias.strides[0] == 4:
         return bias
     return pack_bias(bias, groups, lanes)
 
@@ -223,7 +222,7 @@ def _packed_bias(groups: int, lanes: Lanes, vectors: int, bias: np.ndarray) -> n
 def _packed_affine(groups: int, job: _Job, affine: np.ndarray) -> np.ndarray:
     """(3, O) as vectors, like the bias."""
     lanes = job.schedule.lanes
-    if affine.shape[1] == job.vectors * lanes.lanes and affine.flags.c_contiguous:
+    if lanes.takes_no_turns and affine.shape[1] == job.vectors * lanes.lanes and affine.flags.c_contiguous:
         return affine
     return np.stack([pack_bias(row, groups, lanes).reshape(-1) for row in affine])
 
@@ -277,7 +276,7 @@ def _accumulate(e: Emitter, s: Schedule, rows: Rows, source: Ptr, weights: Ptr, 
         for channel in range(s.block):
             taps = [w.at((channel * s.taps + k) * size).load(size, align=4 * size) for k in range(s.taps)]
             for column, uses in s.uses().items():
-                value = lanes.spread(e, here.at(column * lanes.width), channel)
+                value = lanes.spread(here.at(column * lanes.width), channel)
                 for pixel, tap in uses:
                     acc[pixel] = e.fma(value, taps[tap], acc[pixel])
         loop.carry(acc)
@@ -302,6 +301,9 @@ class Writer:
         e, s, lanes = self.e, self.s, self.s.lanes
         if s.epilogue != NO_STEPS:
             acc = [self.finish(value, (block * lanes.subs + sub) * lanes.lanes) for value in acc]
+        if not lanes.takes_no_turns and lanes.slot == lanes.outs:
+            order = [lane for pack in range(lanes.packs) for lane in lanes.in_order(pack, 0, lanes.outs)]
+            acc = [e.shuffle(value, value, order) for value in acc]
         first = self.first + tile * s.pixels
         channel = block * (lanes.packs * lanes.outs) + sub * lanes.lanes
         place = self.plane.at(row * self.step_h + first * self.step_w + channel)
@@ -331,6 +333,6 @@ class Writer:
         for slot in range(lanes.packs):
             with e.when(block * lanes.packs + slot < self.groups):
                 for start, size in pieces(lanes.outs, lanes.lanes):
-                    lane = slot * lanes.slot + start
-                    part = e.lane(value, lane) if size == 1 else e.shuffle(value, value, list(range(lane, lane + size)))
+                    order = lanes.in_order(slot, start, size)
+                    part = e.lane(value, order[0]) if size == 1 else e.shuffle(value, value, order)
                     place.at(slot * lanes.outs + start).store(part)

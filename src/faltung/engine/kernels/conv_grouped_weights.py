@@ -298,7 +298,7 @@ class Sums:
                     gradients[pixel] = gy.at(pixel * self.pixel_floats).load(self.size)
             for entry, row in enumerate(x):
                 for channel in range(s.block):
-                    value = self.lanes.spread(self.e, row.at(column * self.lanes.width), channel)
+                    value = self.lanes.spread(row.at(column * self.lanes.width), channel)
                     for pixel, tap in uses:
                         index = ((pixel % sets * len(x) + entry) * s.block + channel) * s.taps + tap
                         acc[index] = self.e.fma(value, gradients[pixel], acc[index])

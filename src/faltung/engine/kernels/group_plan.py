@@ -176,11 +176,10 @@ def choose(p: Pass, planar: bool, stream: bool, target: Target) -> Schedule:
 
 
 def most_pixels(target: Target, lanes: Lanes, taps: int) -> int:
-    """Accumulators beside the weights of `taps` taps, the spread vector and its pattern, without a spill."""
+    """Accumulators beside the weights of `taps` taps and the repeated vector, without a spill."""
     if target.registers >= 32:
         return target.registers - min(taps, MOST_TAPS) - 5
-    pattern = 0 if lanes.packs in (1, lanes.lanes) else 1
-    return target.registers - (3 if taps <= 3 else 5) - 3 - pattern  # taps that find no register are memory operands
+    return target.registers - (3 if taps <= 3 else 5) - 3  # taps that find no register are memory operands
 
 
 def most_channels(target: Target) -> int:
@@ -295,12 +294,12 @@ def pack_bias(bias: np.ndarray | None, groups: int, lanes: Lanes) -> np.ndarray:
     full = np.zeros((_padded_groups(groups, lanes), lanes.slot * lanes.subs), np.float32)
     if bias is not None:
         full[:groups, : lanes.outs] = bias.reshape(groups, lanes.outs)
-    return _on_cache_lines(full.reshape(-1, lanes.packs, lanes.subs, lanes.slot).transpose(0, 2, 1, 3))
+    return _on_cache_lines(full.reshape(-1, lanes.packs, lanes.subs, lanes.slot).transpose(0, 2, 3, 1))
 
 
 def unpack_bias(packed: np.ndarray, groups: int, lanes: Lanes) -> np.ndarray:
     """The inverse of `pack_bias`."""
-    full = packed.reshape(-1, lanes.subs, lanes.packs, lanes.slot).transpose(0, 2, 1, 3)
+    full = packed.reshape(-1, lanes.subs, lanes.slot, lanes.packs).transpose(0, 3, 1, 2)
     return full.reshape(-1, lanes.subs * lanes.slot)[:groups, : lanes.outs].reshape(-1)
 
 

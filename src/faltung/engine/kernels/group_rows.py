@@ -1,15 +1,14 @@
 """Rows of channel vectors: what depthwise and grouped convolutions, and their gradients, have in common.
 
 With few channels per group, one vector of output channels spans several groups. Each lane then needs the input channel
-of
-its own group: channel c of all those groups is loaded as one short vector and spread over the lanes (never multiplied
-by
-zero weights: an infinity in one group must not reach another):
+of its own group (and no other one times a zero weight: an infinity in one group must not reach another). So the lanes
+of those groups take turns, and channel c of all of them is one short vector, which a load repeats over the lanes:
 
-    4 -> 8 channels per group, 16 lanes:   a1 b1  ->  a1 a1 a1 a1 a1 a1 a1 a1 b1 b1 b1 b1 b1 b1 b1 b1
+    4 -> 8 channels per group, 16 lanes:   a1 b1  ->  a1 b1 a1 b1 a1 b1 a1 b1 a1 b1 a1 b1 a1 b1 a1 b1
 
-The spread vector serves every tap and every output pixel in reach of its column. Depthwise is the case 1 -> 1, where
-the short vector is a whole one; with one group per vector, spreading is a broadcast.
+The repeated vector serves every tap and every output pixel in reach of its column; results are put in order when they
+are stored. Depthwise is the case 1 -> 1, where the short vector is a whole one; with one group per vector, repeating is
+a broadcast.
 
 A chunk is a strip of output rows. Input rows are brought, one at a time and only when first needed, into a ring in the
 thread's scratch memory: there they lie as [column][channel of the group][group], zeros left and right, whatever the
@@ -44,8 +43,9 @@ def power_above(n: int) -> int:
 class Lanes:
     """How the channels of groups lie in vectors.
 
-    A vector of outputs holds `packs` groups in slots of `slot` lanes; a group with more outputs than a vector has lanes
-    takes `subs` vectors. The inputs of those groups lie as [channel of the group][group].
+    A vector of outputs holds `packs` groups of up to `slot` outputs, whose lanes take turns: output p of group g lies
+    in lane p * packs + g. A group with more outputs than a vector has lanes takes `subs` vectors. The inputs of those
+    groups lie as [channel of the group][group].
     """
 
     lanes: int
@@ -68,6 +68,11 @@ class Lanes:
         return -(-self.outs // self.lanes)
 
     @property
+    def takes_no_turns(self) -> bool:
+        """True if outputs lie in vectors as they do in memory."""
+        return self.packs in (1, self.lanes)
+
+    @property
     def width(self) -> int:
         """Floats of one input pixel."""
         return self.ins * self.packs
@@ -82,18 +87,16 @@ class Lanes:
         """For each lane of the output vectors, its place among the groups' output channels; None for an idle lane."""
         if self.subs > 1:
             return tuple(place if place < self.outs else None for place in range(self.subs * self.lanes))
-        slots = (divmod(lane, self.slot) for lane in range(self.lanes))
-        return tuple(pack * self.outs + place if place < self.outs else None for pack, place in slots)
+        places = (divmod(lane, self.packs) for lane in range(self.lanes))
+        return tuple(pack * self.outs + place if place < self.outs else None for place, pack in places)
 
-    def spread(self, e: Emitter, pixel: Ptr, channel: int) -> Vec:
+    def in_order(self, pack: int, start: int, size: int) -> list[int]:
+        """The lanes of outputs `start`, `start` + 1, ... of one group."""
+        return [place * self.packs + pack for place in range(start, start + size)]
+
+    def spread(self, pixel: Ptr, channel: int) -> Vec:
         """Input channel `channel` of each lane's own group, in every lane."""
-        place = pixel.at(channel * self.packs)
-        if self.packs == 1:
-            return place.broadcast(self.lanes)
-        groups = place.load(self.packs, align=4 * self.packs)
-        if self.slot == 1:
-            return groups
-        return e.shuffle(groups, groups, [lane // self.slot for lane in range(self.lanes)])
+        return pixel.at(channel * self.packs).repeat(self.packs, self.lanes)
 
 
 class Rows:

@@ -96,7 +96,7 @@ class _Walk:
 
     def lane(self, lane: int) -> tuple[Int, Int, Int]:
         """Group, output channel in the group, and whether both exist (as 0 or 1 in a comparison with 1)."""
-        pack, place = divmod(lane, self.lanes.slot)
+        place, pack = divmod(lane, self.lanes.packs)
         group = self.block * self.lanes.packs + pack
         out = self.sub * self.lanes.lanes + place
         exists = self.e.both(group < self.groups, out < self.lanes.outs)
