@@ -34,6 +34,7 @@ from faltung.engine.epilogue import ACTIVATIONS, NO_STEPS, Epilogue, Steps, step
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import epilogue as epilogues
+from faltung.engine.kernels import flat
 from faltung.engine.kernels.group_plan import (
     MOST_SCATTERED_TAPS,
     Pass,
@@ -201,7 +202,7 @@ def streams(p: Pass) -> bool:
     target, channels = host(), p.groups * p.outs
     nbytes = 4 * p.batch * channels * prod(p.result)
     power = p.outs & (p.outs - 1) == 0
-    return target.vector_bytes == 64 and channels % 16 == 0 and power and nbytes > target.l3_bytes // 4
+    return target.vector_bytes == 64 and channels % 16 == 0 and power and flat.streams(nbytes)
 
 
 def readable(x: np.ndarray) -> tuple[np.ndarray, bool]:
