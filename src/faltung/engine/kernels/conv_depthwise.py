@@ -181,22 +181,9 @@ def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], aligned: bo
     items = p.batch * p.result[0] * strips
     part_vectors = -(-vectors // min(vectors, -(-CHUNKS // items)))
     parts = -(-vectors // part_vectors)
-    known = {
-        **group_plan.source_steps("source", strides),
-        "channels": p.groups,
-        "parts": parts,
-        "part_vectors": part_vectors,
-        "strips": strips,
-        "strip_rows": strip_rows,
-        **{f"{name}_in": size for name, size in zip("dhw", p.source, strict=True)},
-        **{f"{name}_out": size for name, size in zip("dhw", p.result, strict=True)},
-        **{f"{name}_before": size for name, size in zip("dhw", p.before, strict=True)},
-        **{f"{name}_taps": size for name, size in zip("dh", p.kernel[:2], strict=True)},
-        **{f"{name}_stride": size for name, size in zip("dh", p.stride[:2], strict=True)},
-        **{f"{name}_dilation": size for name, size in zip("dh", p.dilation[:2], strict=True)},
-    }
+    known = {**sizes_of(p, strides, strip_rows), "parts": parts, "part_vectors": part_vectors}
     key = ("conv_grouped", lanes, 1, schedule.taps, back, p.flip)
-    fields = pack_last(*(known[name] for name in _SIZES.split()))
+    fields = pack_last(*(known[name] for name in _KNOWN.split()))
     no_bias = np.zeros(vectors * lanes.lanes, np.float32)
     return _Job(p, schedule, lanes, row_kernel(schedule), key, items * parts, vectors, fields, no_bias)
 
@@ -211,17 +198,33 @@ def schedule_for(p: group_plan.Pass, steps: Steps, stream: bool, target: Target)
     return Schedule(pixels, taps, p.stride[2], p.dilation[2], depth, tail, stream and not tail, steps)
 
 
-_FIRST = f"result weights bias source {epilogues.FIELDS}"
-_SIZES = (
-    "source_n source_d source_h source_w channels parts part_vectors strips strip_rows d_in h_in w_in d_out h_out "
-    "w_out d_before h_before w_before d_taps h_taps d_stride h_stride d_dilation h_dilation"
+SIZES = (
+    "source_n source_d source_h source_w channels strips strip_rows d_in h_in w_in d_out h_out w_out "
+    "d_before h_before w_before d_taps h_taps d_stride h_stride d_dilation h_dilation"
 )
+_KNOWN = f"{SIZES} parts part_vectors"
+
+
+def sizes_of(p: group_plan.Pass, strides: tuple[int, ...], strip_rows: int) -> dict[str, int]:
+    """Values of `SIZES`: what `Strip` reads."""
+    return {
+        **group_plan.source_steps("source", strides),
+        "channels": p.groups,
+        "strips": -(-p.result[1] // strip_rows),
+        "strip_rows": strip_rows,
+        **{f"{name}_in": size for name, size in zip("dhw", p.source, strict=True)},
+        **{f"{name}_out": size for name, size in zip("dhw", p.result, strict=True)},
+        **{f"{name}_before": size for name, size in zip("dhw", p.before, strict=True)},
+        **{f"{name}_taps": size for name, size in zip("dh", p.kernel[:2], strict=True)},
+        **{f"{name}_stride": size for name, size in zip("dh", p.stride[:2], strict=True)},
+        **{f"{name}_dilation": size for name, size in zip("dh", p.dilation[:2], strict=True)},
+    }
 
 
 @lru_cache(maxsize=512)
 def row_kernel(schedule: Schedule) -> Kernel:
     """The kernel of a schedule."""
-    return Kernel("conv_depthwise", f"{_FIRST} {_SIZES}", schedule, emit)
+    return Kernel("conv_depthwise", f"result weights bias source {epilogues.FIELDS} {_KNOWN}", schedule, emit)
 
 
 def emit(e: Emitter, s: Schedule) -> None:
@@ -244,44 +247,53 @@ def emit(e: Emitter, s: Schedule) -> None:
                 rows.walk(column, left, partial, partial + 1, True, e.mask(channels % e.lanes, e.lanes))
 
 
-class _Rows:
+class Strip:
+    """A strip of result rows, and the source that they read."""
+
+    def __init__(self, e: Emitter, item: Int) -> None:
+        self.e = e
+        for name in SIZES.split():
+            setattr(self, name, e.field(name))
+        strip, rest = item % self.strips, item // self.strips
+        self.plane, self.image = rest % self.d_out, rest // self.d_out
+        self.begin = strip * self.strip_rows
+        self.end = e.smaller(self.begin + self.strip_rows, self.h_out)
+        self.source = e.pointer("source").at(self.image * self.source_n)
+        self.front = self.plane * self.d_stride - self.d_before  # source plane of the first tap
+
+    def __getattr__(self, name: str) -> Int:  # fields, set in __init__
+        raise AttributeError(name)
+
+    def planes(self) -> tuple[Int, Int]:
+        """First and last (exclusive) kernel plane that meets the input."""
+        return self._meeting(self.front, self.d_dilation, self.d_taps, self.d_in)
+
+    def kernel_rows(self, top: Int) -> tuple[Int, Int]:
+        """First and last (exclusive) kernel row that meets the input, the first of all lying at row `top`."""
+        return self._meeting(top, self.h_dilation, self.h_taps, self.h_in)
+
+    def _meeting(self, start: Int, dilation: Int, taps: Int, size: Int) -> tuple[Int, Int]:
+        e = self.e
+        low = (e.larger(0 - start, 0) + (dilation - 1)) // dilation
+        return low, e.smaller(taps, (e.larger(size - start, 0) + (dilation - 1)) // dilation)
+
+    def sample(self, line: Ptr, column: Int, at_side: bool, mask: Any) -> Vec:
+        """A vector of channels of one source column; at a side, zeros where the column does not exist."""
+        e, lanes = self.e, self.e.lanes
+        if not at_side:
+            return flat.load(line.at(column * self.source_w), lanes, mask)
+        exists = e.both(column >= 0, column < self.w_in)
+        here = line.at(e.choose(exists, column, 0) * self.source_w)
+        return e.select(exists, flat.load(here, lanes, mask), 0.0)
+
+
+class _Rows(Strip):
     """The rows of one strip, tile by tile."""
 
     def __init__(self, e: Emitter, s: Schedule, item: Int) -> None:
-        self.e, self.s = e, s
-        (
-            strips,
-            strip_rows,
-            self.d_in,
-            self.h_in,
-            self.w_in,
-            d_out,
-            self.h_out,
-            self.w_out,
-            d_before,
-            self.h_before,
-            self.d_taps,
-            self.h_taps,
-            d_stride,
-            self.h_stride,
-            self.d_dilation,
-            self.h_dilation,
-            source_n,
-            self.source_d,
-            self.source_h,
-            self.source_w,
-            self.channels,
-        ) = e.fields(
-            "strips strip_rows d_in h_in w_in d_out h_out w_out d_before h_before d_taps h_taps d_stride h_stride "
-            "d_dilation h_dilation source_n source_d source_h source_w channels"
-        )
-        strip, rest = item % strips, item // strips
-        plane, image = rest % d_out, rest // d_out
-        self.begin = strip * strip_rows
-        self.end = e.smaller(self.begin + strip_rows, self.h_out)
-        self.source = e.pointer("source").at(image * source_n)
-        self.front = plane * d_stride - d_before  # source plane of the first tap
-        self.result_row = (image * d_out + plane) * self.h_out  # before this plane's
+        super().__init__(e, item)
+        self.s = s
+        self.result_row = (self.image * self.d_out + self.plane) * self.h_out  # before this plane's
         self.finish = epilogues.Finish(e, s.epilogue)
 
     def walk(self, column: Int, left: Int, first: Int, last: Int, at_side: bool, mask: Any = None) -> None:
@@ -293,7 +305,7 @@ class _Rows:
             weights = e.pointer("weights").at(channel * (self.d_taps * self.h_taps * s.taps))
             acc: list[Vec] = [e.pointer("bias").at(channel).load(e.lanes)] * s.pixels
             if s.depth:
-                low, high = self._meeting(self.front, self.d_dilation, self.d_taps, self.d_in)
+                low, high = self.planes()
                 with e.loop("kd", high, start=low, carry=acc) as kd:
                     source = self.source.at((self.front + kd.index * self.d_dilation) * self.source_d + channel)
                     taps = weights.at(kd.index * self.h_taps * (s.taps * e.lanes))
@@ -303,18 +315,12 @@ class _Rows:
                 acc = self._kernel_rows(acc, self.source.at(channel), weights, top, left, at_side, mask)
             self._store(acc, row.index, column, channel, mask)
 
-    def _meeting(self, start: Int, dilation: Int, taps: Int, size: Int) -> tuple[Int, Int]:
-        """First and last (exclusive) tap that meets the input, the first of all lying at `start`."""
-        e = self.e
-        low = (e.larger(0 - start, 0) + (dilation - 1)) // dilation
-        return low, e.smaller(taps, (e.larger(size - start, 0) + (dilation - 1)) // dilation)
-
     def _kernel_rows(
         self, acc: list[Vec], source: Ptr, weights: Ptr, top: Int, left: Int, at_side: bool, mask: Any
     ) -> list[Vec]:
         """`acc` and what the kernel rows of one plane add to it."""
         e = self.e
-        low, high = self._meeting(top, self.h_dilation, self.h_taps, self.h_in)
+        low, high = self.kernel_rows(top)
         with e.loop("kh", high, start=low, carry=acc) as kh:
             line = source.at((top + kh.index * self.h_dilation) * self.source_h)
             taps = weights.at(kh.index * (self.s.taps * e.lanes))
@@ -324,17 +330,11 @@ class _Rows:
     def _kernel_row(self, acc: list[Vec], line: Ptr, weights: Ptr, left: Int, at_side: bool, mask: Any) -> list[Vec]:
         e, s, lanes = self.e, self.s, self.e.lanes
         taps = [weights.at(tap * lanes).load(lanes, align=4 * lanes) for tap in range(s.taps)]
-        start = line.at(left * self.source_w)
         for column in range(s.reach):
             uses = s.uses(column)
             if not uses:
                 continue
-            if at_side:
-                exists = e.both(left + column >= 0, left + column < self.w_in)
-                here = line.at(e.choose(exists, left + column, 0) * self.source_w)
-                value = e.select(exists, flat.load(here, lanes, mask), 0.0)
-            else:
-                value = start.at(self.source_w * column).load(lanes)
+            value = self.sample(line, left + column, at_side, mask)
             for pixel, tap in uses:
                 acc[pixel] = e.fma(value, taps[tap], acc[pixel])
         return acc
