@@ -20,6 +20,8 @@ from faltung.engine.kernels import (
     conv_dense_weights,
     conv_dense_winograd,
     conv_direct,
+    conv_gathered,
+    conv_gathered_weights,
     conv_scatter,
     conv_winograd,
     conv_winograd_gradient,
@@ -69,6 +71,7 @@ CASES = [
     dense("blocked channels", 700, 2 * L, (5, 5), (3, 3), n=1, padding=1),
     dense("1x1 stride 2", 20, 24, (9, 10), (1, 1), stride=2),
     dense("patches", 3, 20, (16, 16), (4, 4), stride=4),
+    dense("segments of uneven length", 16, 32, (13, 13), (3, 3), n=33, padding=1),
     dense("1d", 9, 20, (50,), (5,), padding=2, stride=2),
     dense("3d", 5, 20, (4, 5, 6), (3, 3, 3), padding=1),
     dense("3d stride 2", 5, 20, (5, 6, 7), (3, 2, 3), padding=1, stride=2),
@@ -127,6 +130,7 @@ def test_direct(case, layout, monkeypatch):
     check_forward(conv_dense, case, layout, monkeypatch, DIRECT)
     check_data(conv_dense, case, layout, monkeypatch, DIRECT)
     check_weights(conv_dense_weights, case, layout, monkeypatch, DIRECT)
+    check_weights(conv_gathered_weights, case, layout, monkeypatch, DIRECT)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.geometry.dilation[-1] == 1], ids=str)
@@ -204,7 +208,8 @@ def test_bits_do_not_depend_on_threads(case):
             team.set_num_threads(count)
             y = registry.call("conv.forward", g, x, w, bias, cache=None)
             gx = registry.call("conv.backward_data", g, gy, w, cache=None)
-            results.append((y, gx, *registry.call("conv.backward_weights", g, x, gy, with_bias=True)))
+            gradients = registry.call("conv.backward_weights", g, x, gy, with_bias=True)
+            results.append((y, gx, *gradients, *conv_gathered_weights.backward_weights(g, x, gy, with_bias=True)))
     finally:
         team.set_num_threads(before)
     for more in results[1:]:
@@ -263,10 +268,12 @@ def test_hot_loops_stay_in_registers(chip):
     direct = conv_dense.plan_for(problem, False, True, False, 2, target).schedule
     product = conv_dense_winograd.plan_for(problem, True, 2, target).schedule
     weights = conv_dense_weights.plan_for(problem, 2, target).schedule
+    gathered = conv_gathered_weights.plan_for(problem, 2, target).schedule
     for kernel in (
         Kernel("conv_direct", conv_direct.FIELDS, direct, conv_direct.emit),
         Kernel("conv_winograd", conv_winograd.FIELDS, product, conv_winograd.emit),
         Kernel("conv_backward_weights", conv_backward_weights.FIELDS, weights, conv_backward_weights.emit),
+        Kernel("conv_gathered_weights", conv_gathered.FIELDS, gathered, conv_gathered.emit),
     ):
         assembly.assert_stays_in_registers(kernel, chip, 24, kernel.name == "conv_winograd")
 

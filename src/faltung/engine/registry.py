@@ -49,6 +49,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
         "conv_depthwise",
         "conv_grouped_weights",
         "conv_winograd_gradient",
+        "conv_gathered_weights",
         "conv_dense_weights",
     ),
     **{f"linear.{name}": ("gemm",) for name in ("forward", "backward_data", "backward_weights", "matmul")},

@@ -125,10 +125,8 @@ def _channel_block(k: _Chunk, pixels: _Pixels, ob: Int, vectors: int, masked: bo
         _bias(k, pixels, gy, k.bias_here.at((k.g * k.blocks + ob) * k.width), vectors, mask)
     sums = k.sums_here.at((k.g * k.blocks + ob) * k.taps * k.channels * k.width)
     with e.loop("tap", k.tap_end, start=k.tap_start) as taps:
-        tap = taps.index
-        kw, kh, kd = tap % k.taps_w, tap // k.taps_w % k.taps_h, tap // k.taps_w // k.taps_h
-        at = _Tap(k, kd, kh, kw)
-        here = sums.at(tap * k.channels * k.width)
+        at = tap_at(k, taps.index)
+        here = sums.at(at.number * k.channels * k.width)
         count = k.channel_end - k.channel_start
         tiles = (count + (s.channels - 1)) // s.channels
         full = k.channel_start + (tiles - (tiles * s.channels - count)) * s.channels
@@ -139,15 +137,21 @@ def _channel_block(k: _Chunk, pixels: _Pixels, ob: Int, vectors: int, masked: bo
                 _tile(k, pixels, at, gy, here.at(i.index * k.width), i.index, s.channels - 1, vectors, mask)
 
 
-class _Tap:
+class Tap:
     """One tap: where it meets the input."""
 
-    def __init__(self, k: _Chunk, kd: Int, kh: Int, kw: Int) -> None:
+    def __init__(self, k: Any, number: Int, kd: Int, kh: Int, kw: Int) -> None:
+        self.number = number
         self.depth = kd * k.dil_d - k.before_d
         self.height = kh * k.dil_h - k.before_h
         self.column = kw * k.dil_w - k.before_w
         self.first_row, self.last_row = _meeting(k.e, self.height, k.stride_h, k.in_h, k.out_h)
         self.first_column, self.last_column = _meeting(k.e, self.column, k.stride_w, k.in_w, k.out_w)
+
+
+def tap_at(k: Any, number: Int) -> Tap:
+    """Tap `number` of a kernel whose sizes are attributes of `k`."""
+    return Tap(k, number, number // k.taps_w // k.taps_h, number // k.taps_w % k.taps_h, number % k.taps_w)
 
 
 def _meeting(e: Emitter, shift: Int, stride: Int, size: Int, out: Int) -> tuple[Int, Int]:
@@ -158,7 +162,7 @@ def _meeting(e: Emitter, shift: Int, stride: Int, size: Int, out: Int) -> tuple[
 
 
 def _tile(
-    k: _Chunk, pixels: _Pixels, tap: _Tap, gy: Ptr, sums: Ptr, channel: Int, channels: int, vectors: int, mask: Any
+    k: _Chunk, pixels: _Pixels, tap: Tap, gy: Ptr, sums: Ptr, channel: Int, channels: int, vectors: int, mask: Any
 ) -> None:
     """One register tile over a block of pixels."""
     e = k.e

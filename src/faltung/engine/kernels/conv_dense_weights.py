@@ -33,20 +33,12 @@ def backward_weights(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """gw in PyTorch's layout, and gb if asked for."""
     problem = forward_problem(geometry)
-    kernel = three(geometry.kernel)
-    taps = problem.taps[0] * problem.taps[1] * problem.taps[2]
     plan = plan_for(problem, team.get_num_threads(), host())
     seen = plan.problem
     gy_last = channels_adjacent(gy)
-    if plan.wide:
-        x_strides, x_memory = _padded(x, problem, plan)
-    else:
-        x_memory = channels_adjacent(x)
-        x_strides = strides_of(x_memory)
+    x_strides, x_memory = readable(x, problem)
     s, width = plan.schedule, plan.schedule.vectors * host().lanes
-    depth = taps * problem.channels
-    sums = memory.empty((plan.segments, problem.groups, plan.blocks, depth, width))
-    bias_sums = memory.empty((plan.segments, problem.groups, plan.blocks, width))
+    sums, bias_sums = room_for_sums(problem, plan.segments, plan.blocks, width)
     ys = strides_of(gy_last)
     kernel_for(s).launch(
         plan.segments * problem.groups * plan.tap_groups * plan.channel_groups * plan.block_groups,
@@ -60,22 +52,61 @@ def backward_weights(
         x_strides[0], *x_strides[2:], problem.channels, ys[0], *ys[2:], problem.out_channels,
         sums.strides[0] // 4, bias_sums.strides[0] // 4, 0,
     )  # fmt: skip
+    return collected(geometry, sums, bias_sums, s.vectors, with_bias)
+
+
+def room_for_sums(problem: Problem, segments: int, blocks: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """[segment][group][block][tap and input channel][output channel], and those of the bias."""
+    depth = problem.taps[0] * problem.taps[1] * problem.taps[2] * problem.channels
+    return (
+        memory.empty((segments, problem.groups, blocks, depth, width)),
+        memory.empty((segments, problem.groups, blocks, width)),
+    )
+
+
+def collected(
+    geometry: ConvGeometry, sums: np.ndarray, bias_sums: np.ndarray, vectors: int, with_bias: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Segments added in order, gw in PyTorch's layout."""
+    problem = forward_problem(geometry)
     gw = memory.empty((geometry.out_channels, *geometry.weight_shape[1:]))
-    table = panel_table(problem, kernel, problem.channels)
+    table = panel_table(problem, three(geometry.kernel), problem.channels)
     for group in range(problem.groups):
         rows = slice(group * problem.out_channels, (group + 1) * problem.out_channels)
-        pack_weights.unpack(sums[:, group], problem.out_channels, table, s.vectors, gw[rows])
+        pack_weights.unpack(sums[:, group], problem.out_channels, table, vectors, gw[rows])
     if not with_bias:
         return gw, None
-    used = bias_sums.reshape(plan.segments, problem.groups, -1)[:, :, : problem.out_channels]
-    return gw, np.add.reduce(used, axis=0).reshape(-1)  # segments in order
+    used = bias_sums.reshape(len(sums), problem.groups, -1)[:, :, : problem.out_channels]
+    return gw, np.add.reduce(used, axis=0).reshape(-1)
 
 
-def _padded(x: np.ndarray, problem: Problem, plan: Plan) -> tuple[tuple[int, ...], np.ndarray]:
-    """x with the zeros of its rows, and its strides (n, c, d, h, w)."""
+def _is_wide(problem: Problem) -> bool:
+    """True where the taps of a row and their channels are taken as one run of channels."""
+    return problem.groups == 1 and problem.channels < _FEW_CHANNELS and problem.taps[2] > 1 and problem.dilation[2] == 1
+
+
+@lru_cache(maxsize=1024)
+def as_seen(problem: Problem) -> Problem:
+    """The problem as weight gradient kernels see it."""
+    if not _is_wide(problem):
+        return problem
     width = (problem.output[2] - 1) * problem.stride[2] + problem.taps[2]
+    return replace(
+        problem,
+        channels=problem.channels * problem.taps[2],
+        taps=(*problem.taps[:2], 1),
+        input=(*problem.input[:2], width),
+        before=(*problem.before[:2], 0),
+    )
+
+
+def readable(x: np.ndarray, problem: Problem) -> tuple[tuple[int, ...], np.ndarray]:
+    """Strides (n, c, d, h, w) and memory of x as `as_seen` says: channels together, or rows with their zeros."""
+    if not _is_wide(problem):
+        x = channels_adjacent(x)
+        return strides_of(x), x
     sizes = (problem.batch, *problem.input)
-    padded = pad_rows(x, strides_of(x), sizes, problem.before[2], width)
+    padded = pad_rows(x, strides_of(x), sizes, problem.before[2], as_seen(problem).input[2])
     n, d, h, w, c = (stride // 4 for stride in padded.strides)
     return (n, c, d, h, w), padded
 
@@ -86,7 +117,6 @@ class Plan:
 
     schedule: Schedule
     problem: Problem  # as the kernel sees it
-    wide: bool  # the taps of a row and their channels are one run
     segments: int
     pixel_blocks: int
     row_blocks: int
@@ -105,17 +135,7 @@ class Plan:
 def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
     """Tile, pixel blocks and chunks. Only what adds no sums may depend on the number of threads."""
     lanes = target.lanes
-    wide = problem.groups == 1 and problem.channels < _FEW_CHANNELS and problem.taps[2] > 1 and problem.dilation[2] == 1
-    seen = problem
-    if wide:
-        width = (problem.output[2] - 1) * problem.stride[2] + problem.taps[2]
-        seen = replace(
-            problem,
-            channels=problem.channels * problem.taps[2],
-            taps=(*problem.taps[:2], 1),
-            input=(*problem.input[:2], width),
-            before=(*problem.before[:2], 0),
-        )
+    seen = as_seen(problem)
     needed = -(-problem.out_channels // lanes)
     vectors = _vectors_for(needed, target)
     blocks = -(-needed // vectors)
@@ -128,21 +148,19 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
     pixel_blocks = -(-planes // planes_per_block) * row_blocks
     sums = problem.groups * blocks * vectors * lanes * taps * seen.channels
     data = planes * problem.output[1] * problem.output[2] * problem.groups * (problem.channels + problem.out_channels)
-    segments = max(1, min(_SEGMENTS, pixel_blocks // 4)) if data >= _SEGMENTS * sums else 1
+    segments = segments_for(pixel_blocks, data, sums)
     channel_groups, tap_groups, block_groups = split_work(
         problem.groups * segments, blocks, seen.channels, taps, threads
     )
     channels_per_group = -(-seen.channels // channel_groups)
-    tile = even_columns(channels_per_group, min(largest_tile(target, vectors), 14))
-    last = seen.channels - (-(-seen.channels // channels_per_group) - 1) * channels_per_group
-    if last != channels_per_group:
-        tile = _tile_for_both(channels_per_group, last, tile)
+    tile = tile_for(seen.channels, channels_per_group, min(largest_tile(target, vectors), 14))
+    last = seen.channels % channels_per_group
     return Plan(
         Schedule(
             tile, vectors, bool(channels_per_group % tile or last % tile), needed % vectors,
             problem.out_channels % lanes != 0,
         ),
-        seen, wide, segments, pixel_blocks, row_blocks, rows, planes_per_block,
+        seen, segments, pixel_blocks, row_blocks, rows, planes_per_block,
         tap_groups, -(-taps // tap_groups), -(-seen.channels // channels_per_group), channels_per_group,
         blocks, block_groups, -(-blocks // block_groups),
     )  # fmt: skip
@@ -172,9 +190,16 @@ def split_work(chunks: int, blocks: int, channels: int, taps: int, threads: int)
     return channel_groups, tap_groups, block_groups
 
 
-def _tile_for_both(one: int, other: int, most: int) -> int:
-    """The largest tile that, with tiles one narrower, makes up both counts."""
-    return next(t for t in range(most, 0, -1) if even_columns(one, t) == t and even_columns(other, t) == t)
+def segments_for(pixel_blocks: int, data: int, sums: int) -> int:
+    """Segments of the pixels, none of them empty: several where the data dwarfs the sums, of which each has its own."""
+    segments = max(1, min(_SEGMENTS, pixel_blocks // 4)) if data >= _SEGMENTS * sums else 1
+    return -(-pixel_blocks // -(-pixel_blocks // segments))
+
+
+def tile_for(channels: int, per_group: int, most: int) -> int:
+    """The largest tile that, with tiles one narrower, makes up every group of channels, the last one too."""
+    last = channels % per_group or per_group
+    return next(t for t in range(most, 0, -1) if even_columns(per_group, t) == t and even_columns(last, t) == t)
 
 
 @lru_cache(maxsize=64)
