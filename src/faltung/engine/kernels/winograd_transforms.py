@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from faltung.engine.emit import Emitter, Int, Ptr
+from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.kernels import flat
 from faltung.engine.kernels.linear_form import apply_matrix
 from faltung.engine.kernels.winograd_matrices import Matrix, winograd
@@ -69,14 +69,17 @@ def emit_weights(e: Emitter, s: WeightSchedule) -> None:
     step = channels * width
     first = part * per_chunk
     with e.loop("c", e.smaller(first + per_chunk, channels), start=first) as loop:
+        lefts = []  # [v][j][xi]
         for v in range(s.vectors):
-            at = loop.index * width + v * e.lanes
-            source, to = packed.at(at), u.at(at)
+            source = packed.at(loop.index * width + v * e.lanes)
             g = [[source.at(step * (r * i + j)).load(e.lanes) for j in range(r)] for i in range(r)]
-            left = [apply_matrix(e, f.G, [g[i][j] for i in range(r)]) for j in range(r)]  # [j][xi]
-            for i in range(f.size):
-                for j, value in enumerate(apply_matrix(e, f.G, [left[k][i] for k in range(r)])):
-                    to.at(step * (i * f.size + j)).store(value)
+            lefts.append([apply_matrix(e, f.G, [g[i][j] for i in range(r)]) for j in range(r)])
+        for i in range(f.size):
+            rows = [apply_matrix(e, f.G, [left[k][i] for k in range(r)]) for left in lefts]
+            for j in range(f.size):
+                # vectors of one cache line are stored together: points lie too far apart for L1 to keep them all
+                for v in range(s.vectors):
+                    u.at(step * (i * f.size + j) + loop.index * width + v * e.lanes).store(rows[v][j])
 
 
 class TileReader:
@@ -170,12 +173,17 @@ def emit_weight_sums(e: Emitter, s: WeightSchedule) -> None:
     step = blocks * channels * width
     first = part * per_chunk
     with e.loop("c", e.smaller(first + per_chunk, channels), start=first) as loop:
-        for v in range(s.vectors):
-            at = loop.index * width + v * e.lanes
-            columns = []  # [j][i]
-            for j in range(f.size):
-                loaded = [products.at(step * (i * f.size + j) + at).load(e.lanes) for i in range(f.size)]
-                columns.append(apply_matrix(e, f.At, loaded))
+        lines: list[list[list[Vec]]] = [[] for _ in range(s.vectors)]  # [v][j][i]
+        for j in range(f.size):
+            loaded: list[list[Vec]] = [[] for _ in range(s.vectors)]
+            for i in range(f.size):  # vectors of one cache line together, as in `emit_weights`
+                place = products.at(step * (i * f.size + j) + loop.index * width)
+                for v in range(s.vectors):
+                    loaded[v].append(place.at(v * e.lanes).load(e.lanes))
+            for v in range(s.vectors):
+                lines[v].append(apply_matrix(e, f.At, loaded[v]))
+        for v, columns in enumerate(lines):
             for i in range(r):
                 for j, value in enumerate(apply_matrix(e, f.At, [columns[k][i] for k in range(f.size)])):
-                    sums.at(channels * width * (r * i + j) + at).store(value)
+                    at = channels * width * (r * i + j) + loop.index * width + v * e.lanes
+                    sums.at(at).store(value)
