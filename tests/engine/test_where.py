@@ -52,11 +52,14 @@ def test_memory_orders() -> None:
     checked(truths((6, 10, 4, 6))[::2, ::-2], x, y)
 
 
-@pytest.mark.parametrize("shape", [(5, 1, 1), (1, 1, 1, 1), (6,), (3, 1, 4, 6), ()], ids=str)
+@pytest.mark.parametrize("shape", [(5, 1, 1), (1, 1, 1, 1), (1, 5, 4, 6), (6,), (3, 1, 4, 6), ()], ids=str)
 def test_repeated_conditions(shape: tuple[int, ...]) -> None:
     for x in (floats((3, 5, 4, 6)), channels_last(floats((3, 5, 4, 6)))):
         checked(truths(shape), x, floats((3, 5, 4, 6), 1))
         checked(truths(shape), number(3.0), x)
+        if len(shape) == 4:
+            checked(channels_last(truths(shape)), x, number(3.0))
+    checked(truths(1), floats(6), number(3.0))
 
 
 def test_refusals() -> None:

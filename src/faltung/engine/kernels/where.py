@@ -101,7 +101,7 @@ def where(condition: Array, x: Array, y: Array, out: Array | None = None) -> Arr
 
 def _ordered(condition: Array, model: Array) -> Array:
     """The condition itself, or a copy in the memory order of `model`."""
-    if tuple([4 * step for step in condition.strides]) == model.strides:
+    if condition.shape == model.shape and tuple([4 * step for step in condition.strides]) == model.strides:
         return condition
     ordered = memory.empty(model.shape, bool, tuple([step // 4 for step in model.strides]))
     np.copyto(ordered, condition)
