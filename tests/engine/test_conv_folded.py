@@ -44,6 +44,29 @@ def test_forward(case, layout, monkeypatch):
     assert np.array_equal(y, conv_folded.forward(g, x, w, bias, cache=cache))  # kept weights, any layout
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pixels_as_far_apart_as_channels_last_ones(channels):
+    """Planes of which every second, third or fourth column is taken: their step alone does not tell the layout."""
+    case = first("", channels, 16, (17, 20), 7, 3)
+    x, w, bias, _ = case.arrays()
+    apart = np.repeat(x, channels, axis=3)[..., ::channels]
+    assert apart.strides[3] == 4 * channels
+    expected = reference.forward(case.geometry, *(a.astype(np.float64) for a in (x, w, bias)))
+    y = conv_folded.forward(case.geometry, apart, w, bias)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
+def test_kept_weights_of_another_padding():
+    """Odd and even paddings give blocks of taps of one size with other taps in them."""
+    cache: dict = {}
+    for padding in (3, 2, 3, 1):
+        case = first("", 3, 20, (31, 33), 7, padding)
+        x, w, bias, _ = case.arrays()
+        expected = reference.forward(case.geometry, *(a.astype(np.float64) for a in (x, w, bias)))
+        y = conv_folded.forward(case.geometry, x, w, bias, cache=cache)
+        np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
+
+
 def test_bits_do_not_depend_on_threads():
     case = first("", 3, 40, (70, 71), 7, 3)
     x, w, bias, _ = case.arrays()

@@ -106,14 +106,15 @@ def forward(
 ) -> np.ndarray:
     """y = conv(x, w) + bias, then the epilogue, physically channels last."""
     y = memory.empty_channels_last(geometry.output_shape)
-    key = ("folded", geometry.padding)
-    weights = cache.get(key) if cache is not None else None
+    # a cache of their own: where taps lie in their blocks, and so the transforms, depends on the padding
+    kept = None if cache is None else cache.setdefault(("folded", geometry.padding), {})
+    weights = kept.get("weights") if kept is not None else None
     if weights is None:
         weights = fold_weights(geometry, w)
-        if cache is not None:
-            cache[key] = weights
+        if kept is not None:
+            kept["weights"] = weights
     problem, finish = folded_problem(geometry), epilogues.channels_last(epilogue)
-    conv_dense_winograd.run(problem, fold(x), weights, bias, y, cache, "forward", finish)
+    conv_dense_winograd.run(problem, fold(x), weights, bias, y, kept, "forward", finish)
     return y
 
 
@@ -130,8 +131,9 @@ def fold_weights(g: ConvGeometry, w: np.ndarray) -> np.ndarray:
 def fold(x: np.ndarray) -> np.ndarray:
     """(N, C, H, W) -> (N, 4 C, H / 2, W / 2), physically channels last."""
     batch, channels, height, width = x.shape
-    planar = channels > 1 and x.strides[3] == 4 and x.strides[1] != 4
-    if not planar and x.strides[3] != 4 * channels:
+    together = channels == 1 or x.strides[1] == 4
+    planar = x.strides[3] == 4 and not together
+    if not planar and not (together and x.strides[3] == 4 * channels):
         x = layout.channels_last(x)
     half_h, half_w = (height + 1) // 2, (width + 1) // 2
     folded = memory.empty((batch, half_h, half_w, 4 * channels))
