@@ -227,6 +227,17 @@ def test_kept_weights_are_used(monkeypatch):
     assert np.array_equal(y, conv_dense.forward(case.geometry, x, w, bias, cache=cache))
 
 
+def test_kept_weights_of_another_number_of_groups():
+    """One weight array over 16 and over 64 input channels: its panels differ."""
+    cache: dict = {}
+    for groups in (1, 4, 1):
+        case = dense("", 16 * groups, 5 * L, (5, 6), (3, 3), g=groups, padding=1)
+        x, w, bias, _ = case.arrays()
+        y = conv_dense.forward(case.geometry, x, w, bias, cache=cache)
+        expected = reference.forward(case.geometry, *(a.astype(np.float64) for a in (x, w, bias)))
+        assert_near(y, expected, DIRECT)
+
+
 def test_winograd_can_be_switched_off():
     case = dense("", 64, 64, (28, 28), (3, 3), padding=1)
     x, w, bias, _ = case.arrays()

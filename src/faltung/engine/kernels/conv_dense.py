@@ -166,7 +166,7 @@ def _launch(
         problem, three(geometry.kernel), roles, plan, _kernel(replace(plan.schedule, epilogue=steps)),
         plan.schedule.vectors * host().lanes,
         y_offset_bytes, threads * plan.scratch_floats, plan.chunks_per_group * problem.groups,
-        ("direct", roles, problem.tap_index, plan.schedule.vectors, plan.channel_block), fields,
+        ("direct", roles, problem.groups, problem.tap_index, plan.schedule.vectors, plan.channel_block), fields,
     )  # fmt: skip
 
 
@@ -492,6 +492,7 @@ _zeros = np.zeros(1024, np.float32)
 def zeros_of(count: int) -> np.ndarray:
     """At least `count` zeros, to read only."""
     global _zeros
-    if _zeros.size < count:
-        _zeros = np.zeros(count, np.float32)
-    return _zeros
+    zeros = _zeros  # another thread may put a shorter array there
+    if zeros.size < count:
+        zeros = _zeros = np.zeros(count, np.float32)
+    return zeros
