@@ -1,5 +1,7 @@
 """Resampling kernels: tables of every kind, their transposes, memory orders, sizes around vectors and chunks."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -124,6 +126,19 @@ def test_infinity_stays_with_its_neighbours() -> None:
     assert np.isfinite(gx[0, 0, 2:]).all()
     assert np.isfinite(gx[0, 0, :, 2:]).all()
     assert np.isinf(gx[0, 0, 0, 0])
+    np.testing.assert_allclose(registry.call("resample.planes", gy.astype(np.float64), taps, taps), gx)
+
+
+def test_prepared_fields_keep_the_tables_that_they_point_to() -> None:
+    taps = tables(4, 8)["linear"]
+    made_first = weakref.ref(taps.table)
+    x = floats((1, 3, 4, 4))
+    y = registry.call("resample.planes", x, taps, taps)
+    arrays = [weakref.ref(array) for array in (taps.table.spans, taps.table.index, taps.table.weights)]
+    del taps.__dict__["table"]  # as when two threads make it at the same time, and the second one's stays
+    assert made_first() is None
+    assert all(array() is not None for array in arrays)
+    np.testing.assert_array_equal(registry.call("resample.planes", x, taps, taps), y)
 
 
 def test_refusals() -> None:

@@ -165,9 +165,12 @@ def _lanes_of_pixel(channels: int, lanes: int) -> int:
     return smallest if smallest <= lanes and (smallest == channels or lanes >= 8) else 0
 
 
+_Arrays = tuple[np.ndarray, ...]
+
+
 @lru_cache(maxsize=512)
-def _prepared(shape: tuple[int, ...], rows: Taps, columns: Taps) -> tuple[Kernel, int, int, bytes]:
-    """Kernel, chunks, floats of a thread's line, and the last fields."""
+def _prepared(shape: tuple[int, ...], rows: Taps, columns: Taps) -> tuple[Kernel, int, int, bytes, _Arrays]:
+    """Kernel, chunks, floats of a thread's line, the last fields, and the arrays whose addresses they hold."""
     batch, channels, source_rows, source_columns = shape
     vectors, pixel = flat.vectors_for(channels, VECTORS), _lanes_of_pixel(channels, host().lanes)
     masked = 0 < channels < pixel
@@ -178,10 +181,10 @@ def _prepared(shape: tuple[int, ...], rows: Taps, columns: Taps) -> tuple[Kernel
     line_floats = -(-source_columns * channels // 16) * 16
     arrays = (*_arrays(rows), *_arrays(columns))
     sizes = (source_rows, rows.outputs, source_columns, columns.outputs, channels, lines, block_lines, line_floats)
-    return _kernel(schedule), -(-lines // block_lines), line_floats, pack_last(*map(address, arrays), *sizes)
+    return _kernel(schedule), -(-lines // block_lines), line_floats, pack_last(*map(address, arrays), *sizes), arrays
 
 
-def _arrays(taps: Taps) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _arrays(taps: Taps) -> _Arrays:
     return taps.table.spans, taps.table.index, taps.table.weights
 
 
@@ -200,7 +203,7 @@ def planes(x: np.ndarray, rows: Taps, columns: Taps) -> np.ndarray:
     """As `reference.resample.planes`, channels last."""
     x = layout.channels_last(x)
     y = memory.empty_channels_last((*x.shape[:2], rows.outputs, columns.outputs))
-    kernel, chunks, line_floats, rest = _prepared(x.shape, rows, columns)
+    kernel, chunks, line_floats, rest, _ = _prepared(x.shape, rows, columns)
     _scratch, start = team.scratch(line_floats)
     kernel.launch_packed(chunks, address(y), address(x), start, rest=rest)
     return y

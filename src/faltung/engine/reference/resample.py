@@ -32,6 +32,8 @@ def _along(x: np.ndarray, axis: int, taps: Taps) -> np.ndarray:
     for k in range(taps.index.shape[1]):
         term = np.take(x, taps.index[:, k], axis=axis)
         term *= taps.weights[:, k].astype(x.dtype).reshape(shape)
+        if taps.counts is not None:  # an entry that is no tap reads the first element, which may be infinite
+            term[(slice(None),) * axis + (taps.counts <= k,)] = 0
         total = term if total is None else np.add(total, term, out=total)
     assert total is not None  # a table has at least one column
     return total
