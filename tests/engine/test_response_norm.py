@@ -51,6 +51,9 @@ def test_refusals() -> None:
     assert "more than" in refuse(x, response_norm.WIDEST + 1, 1.0, 0.75, 1.0)
     assert "negative" in refuse(x, 5, -1.0, 0.75, 1.0)
     assert "negative" in refuse(x, 5, 1.0, 0.75, -1.0)
+    assert "beta is 0" in refuse(x, 5, 1.0, 0.0, 0.0)
+    unchanged = np.array([[0.0, 1e30, np.inf]], np.float32)
+    np.testing.assert_array_equal(registry.call("norm.response_forward", unchanged, 1, 1.0, 0.0, 0.0), unchanged)
     y = registry.call("norm.response_forward", x, response_norm.WIDEST + 1, 1.0, 0.75, 1.0)
     # four channels see one another in any window of nine and more
     expected = registry.candidates("norm.response_forward")[-1][2](x, 9, 9 / 33, 0.75, 1.0)

@@ -129,19 +129,21 @@ def _launch(function: str, x: Array, gy: Array, size: int, alpha: float, beta: f
     return result
 
 
-def _refuse(x: Array, size: int, alpha: float, k: float) -> str | None:
+def _refuse(x: Array, size: int, alpha: float, beta: float, k: float) -> str | None:
     if x.dtype != flat.FLOAT:
         return f"only float32 is generated, not {x.dtype}"
     if x.ndim < 2 or x.size == 0:
         return f"nothing to normalise in {x.shape}"
     if size > WIDEST:
         return f"windows of {size} channels, more than {WIDEST}"
-    return "a negative alpha or k, of which there is no logarithm" if alpha < 0 or k < 0 else None
+    if alpha < 0 or k < 0:
+        return "a negative alpha or k, of which there is no logarithm"
+    return "beta is 0: the power is 1, even of zero and infinity" if beta == 0 else None
 
 
 def refuse_response_forward(x: Array, size: int, alpha: float, beta: float, k: float) -> str | None:
     """The reason against, or None."""
-    return _refuse(x, size, alpha, k)
+    return _refuse(x, size, alpha, beta, k)
 
 
 def response_forward(x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
@@ -152,7 +154,7 @@ def response_forward(x: Array, size: int, alpha: float, beta: float, k: float) -
 
 def refuse_response_backward(gy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> str | None:
     """The reason against, or None."""
-    return _refuse(gy, size, alpha, k) or _refuse(x, size, alpha, k)
+    return _refuse(gy, size, alpha, beta, k) or _refuse(x, size, alpha, beta, k)
 
 
 def response_backward(gy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
