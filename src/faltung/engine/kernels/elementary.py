@@ -27,7 +27,6 @@ from faltung.engine.emit import Emitter, Vec, VecLike, f32, i32
 
 _LOG2_E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723212e-6  # the high part's products with n are exact
-_LN2 = 0.6931471805599453
 _ROUNDER = 12582912.0  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits
 _ROUNDER_BITS = 0x4B400000
 _SMALLEST_NORMAL = 1.17549435e-38

@@ -106,11 +106,6 @@ def copy(e: Emitter, a: Vec) -> Vec:
     return a
 
 
-@expression(2)
-def add_relu(e: Emitter, a: Vec, b: Vec) -> Vec:
-    return e.maximum(a + b, 0.0)
-
-
 # --- functions of one operand: <name>(x), and <name>_backward(gy, kept) as in `reference.pointwise` ------------------
 
 
