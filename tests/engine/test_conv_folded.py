@@ -24,7 +24,7 @@ CASES = [
     *(first(f"{c} channels", c, 33, (17, 18), 7, 3) for c in (1, 2, 4)),
     *(
         first(f"{k}x{k}, padding {p}", 3, 16, (17, 20), k, p)
-        for k, p in ((5, 2), (5, 0), (6, 2), (7, 2), (8, 2), (8, 4))
+        for k, p in ((5, 2), (5, 0), (6, 2), (7, 2), (8, 2), (8, 4), (9, 3), (10, 4))
     ),
     first("uneven padding", 3, 16, (17, 20), 7, ((3, 0), (1, 4))),
     first("padding beyond the kernel", 3, 16, (4, 5), 6, 8),

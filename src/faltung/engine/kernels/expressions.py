@@ -1,5 +1,5 @@
-"""The formulas of elementwise kernels: an entry of EXPRESSIONS is all that a new one needs. Activations have a file of
-their own, `activation_expressions`; so have losses, `element_loss`.
+"""The formulas of elementwise kernels: an entry of EXPRESSIONS is all the code that a new one needs; `registry` lists
+its name. Activations have a file of their own, `activation_expressions`; so have losses, `element_loss`.
 """
 
 from __future__ import annotations
