@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from faltung.engine import registry
-from faltung.engine.kernels import batch_norm
+from faltung.engine.kernels import batch_norm, column_moments
 from tests.engine.kernel_check import channels_last, check, floats, kernel, lanes
 
 SHAPES = [(33, 70), (3, 5, 7), (2, 17, 3, 3), (4, 1, 9, 9), (5, 3, 2, 4, 3), (1, 2, 1, 2)]
@@ -12,7 +12,7 @@ SHAPES = [(33, 70), (3, 5, 7), (2, 17, 3, 3), (4, 1, 9, 9), (5, 3, 2, 4, 3), (1,
 
 def shapes() -> list[tuple[int, ...]]:
     """Rows around the blocks, channels around vectors and groups of vectors."""
-    longest = batch_norm.LONGEST_BLOCK
+    longest = column_moments.LONGEST_BLOCK
     rows = [(1, lanes(), 1, count) for count in (longest - 1, longest, longest + 1, 5 * longest + 3)]
     wide = [lanes() - 1, lanes(), lanes() + 1, 4 * lanes() - 1, 4 * lanes() + 1, batch_norm.FINISH_COLUMNS + 1]
     return [*SHAPES, *rows, *((2, channels, 5, 7) for channels in wide)]

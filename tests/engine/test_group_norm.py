@@ -5,7 +5,7 @@ import pytest
 
 from faltung.engine import registry
 from faltung.engine.kernel import Kernel
-from faltung.engine.kernels import group_norm
+from faltung.engine.kernels import column_moments, group_norm
 from tests.engine.assembly import CHIPS, assert_stays_in_registers
 from tests.engine.kernel_check import channels_last, check, floats, kernel, lanes
 
@@ -15,7 +15,7 @@ Case = tuple[tuple[int, ...], int]
 def cases() -> list[Case]:
     """(shape, groups): channels around vectors, positions around blocks, small and large samples."""
     around = [lanes() - 1, lanes(), lanes() + 1, 4 * lanes() - 1, 4 * lanes(), 4 * lanes() + 1]
-    longest = group_norm.LONGEST_BLOCK
+    longest = column_moments.LONGEST_BLOCK
     return [
         *(((2, channels, 5, 3), groups) for channels in around for groups in (1, channels)),
         *(((1, 6, 1, count), 3) for count in (longest - 1, longest, longest + 1, 3 * longest + 5)),

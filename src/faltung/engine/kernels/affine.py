@@ -1,4 +1,6 @@
-"""Weights and biases of normalisations: where there are none, ones and zeros, so that kernels know one case."""
+"""Weights and biases of normalisations: where there are none, ones and zeros, so that kernels know one case; and what
+kernels over channels don't take.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,21 @@ from functools import lru_cache
 
 import numpy as np
 
+from faltung.engine.kernels import flat
+
 Array = np.ndarray
+
+
+def refuse(x: Array, *values: Array | None) -> str | None:
+    """The reason why kernels that normalise (N, C, *spatial) don't take x and values per channel, or None."""
+    if x.dtype != flat.FLOAT:
+        return f"only float32 is generated, not {x.dtype}"
+    if x.ndim < 2 or x.size == 0:
+        return f"nothing to normalise in {x.shape}"
+    for array in values:
+        if array is not None and (array.dtype != flat.FLOAT or not array.flags.c_contiguous):
+            return "parameters are not contiguous float32"
+    return None
 
 
 def affine(weight: Array | None, bias: Array | None, count: int) -> tuple[Array, Array]:

@@ -31,13 +31,11 @@ from faltung.engine.emit import Emitter, Int, Vec, f32, f64
 from faltung.engine.epilogue import DIFFERENTIABLE
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat
-from faltung.engine.kernels.affine import affine
-from faltung.engine.kernels.column_moments import AHEAD, column_moments, combined
+from faltung.engine.kernels.affine import affine, refuse
+from faltung.engine.kernels.column_moments import AHEAD, block_rows_for, column_moments, combined
 from faltung.engine.kernels.epilogue import activated, gradient_through
 
 VECTORS = 4
-BLOCK_ELEMENTS = 16384  # of x in one block of rows, as far as the bounds below let it
-SHORTEST_BLOCK, LONGEST_BLOCK = 64, 256  # rows; longer blocks would lose precision, shorter ones make too many partials
 FINISH_COLUMNS = 64  # channels of one chunk when blocks are combined
 
 Array = np.ndarray
@@ -214,7 +212,7 @@ def _plan(shape: tuple[int, ...]) -> tuple[int, int, int, int, int, int]:
     """(rows, channels, rows of a block, blocks, vectors, chunks of the finish) for x of this shape."""
     channels = shape[1]
     rows = int(np.prod(shape)) // channels
-    block_rows = min(max(BLOCK_ELEMENTS // channels, SHORTEST_BLOCK), LONGEST_BLOCK)
+    block_rows = block_rows_for(channels)
     blocks = -(-rows // block_rows)
     return rows, channels, block_rows, blocks, flat.vectors_for(channels, VECTORS), -(-channels // FINISH_COLUMNS)
 
@@ -222,22 +220,11 @@ def _plan(shape: tuple[int, ...]) -> tuple[int, int, int, int, int, int]:
 # --- the engine's functions -----------------------------------------------------------------------------------------
 
 
-def _refuse(x: Array, *channels: Array | None) -> str | None:
-    if x.dtype != flat.FLOAT:
-        return f"only float32 is generated, not {x.dtype}"
-    if x.ndim < 2 or x.size == 0:
-        return f"nothing to normalise in {x.shape}"
-    for values in channels:
-        if values is not None and (values.dtype != flat.FLOAT or not values.flags.c_contiguous):
-            return "parameters are not contiguous float32"
-    return None
-
-
 def refuse_batch_forward(
     x: Array, weight: Array | None, bias: Array | None, eps: float, activation: str = ""
 ) -> str | None:
     """The reason against, or None."""
-    return _refuse(x, weight, bias)
+    return refuse(x, weight, bias)
 
 
 def batch_forward(
@@ -258,7 +245,7 @@ def refuse_batch_inference(
     x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float, activation: str = ""
 ) -> str | None:
     """The reason against, or None."""
-    return _refuse(x, mean, var, weight, bias)
+    return refuse(x, mean, var, weight, bias)
 
 
 def batch_inference(
@@ -286,7 +273,7 @@ def refuse_batch_backward(
     """The reason against, or None."""
     if activation and activation not in DIFFERENTIABLE:
         return f"no derivative of {activation} from the result's sign"
-    return _refuse(gy) or _refuse(x, mean, var, weight, bias)
+    return refuse(gy) or refuse(x, mean, var, weight, bias)
 
 
 def batch_backward(

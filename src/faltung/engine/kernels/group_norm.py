@@ -32,13 +32,11 @@ from faltung.engine import layout
 from faltung.engine.emit import Emitter, Int, Vec, f32, f64
 from faltung.engine.kernel import Kernel, address, bits, pack_last
 from faltung.engine.kernels import flat, row_sums
-from faltung.engine.kernels.affine import affine
-from faltung.engine.kernels.column_moments import column_moments, combined
+from faltung.engine.kernels.affine import affine, refuse
+from faltung.engine.kernels.column_moments import BLOCK_ELEMENTS, block_rows_for, column_moments, combined
 from faltung.engine.target import host
 
 VECTORS = 4
-BLOCK_ELEMENTS = 16384  # of x in one block of pixels or one chunk, as far as the bounds below let it
-SHORTEST_BLOCK, LONGEST_BLOCK = 64, 256  # pixels; as in batch norm
 FEWEST_CHUNKS = 8  # from which on a chunk may do all steps
 
 Array = np.ndarray
@@ -341,7 +339,7 @@ def plan_for(shape: Ints, groups: int, last: bool, way: str) -> Plan:
     batch, channels, positions = shape[0], shape[1], prod(shape[2:])
     size = channels // groups
     if last:
-        block, length, units = min(max(BLOCK_ELEMENTS // channels, SHORTEST_BLOCK), LONGEST_BLOCK), positions, channels
+        block, length, units = block_rows_for(channels), positions, channels
     elif way == "forward":  # the lines of a group are one stretch
         block, length, units = BLOCK_ELEMENTS, size * positions, groups
     else:  # a line is one block
@@ -407,17 +405,6 @@ def _kernel(steps: tuple[str, ...], last: bool, vectors: int) -> Kernel:
 # --- the engine's functions -------------------------------------------------------------------------------------------
 
 
-def _refuse(x: Array, *others: Array | None) -> str | None:
-    if x.dtype != flat.FLOAT:
-        return f"only float32 is generated, not {x.dtype}"
-    if x.ndim < 2 or x.size == 0:
-        return f"nothing to normalise in {x.shape}"
-    for values in others:
-        if values is not None and (values.dtype != flat.FLOAT or not values.flags.c_contiguous):
-            return "parameters are not contiguous float32"
-    return None
-
-
 def _ordered(x: Array) -> tuple[Array, bool]:
     """`x`, or a copy, and whether its channels lie innermost."""
     if layout.is_channels_last(x):
@@ -427,7 +414,7 @@ def _ordered(x: Array) -> tuple[Array, bool]:
 
 def refuse_group_forward(x: Array, groups: int, weight: Array | None, bias: Array | None, eps: float) -> str | None:
     """The reason against, or None."""
-    return _refuse(x, weight, bias)
+    return refuse(x, weight, bias)
 
 
 def group_forward(
@@ -451,7 +438,7 @@ def refuse_group_backward(
     gy: Array, x: Array, mean: Array, var: Array, groups: int, weight: Array | None, eps: float
 ) -> str | None:
     """The reason against, or None."""
-    return _refuse(gy) or _refuse(x, mean, var, weight)
+    return refuse(gy) or refuse(x, mean, var, weight)
 
 
 def group_backward(
