@@ -81,6 +81,12 @@ def test_exact_functions(function: str) -> None:
         np.testing.assert_array_equal(place, EXACT[function](x))
 
 
+@pytest.mark.parametrize("function", ["expm1", "log1p"])
+def test_negative_zero_keeps_its_sign(function: str) -> None:
+    x = np.full(flat.BLOCK, -0.0, np.float32)
+    assert np.signbit(pointwise.run(function, (x,), (), None)).all()
+
+
 @pytest.mark.parametrize("function", ["exp", "expm1", "log", "log1p"])
 def test_elementary_functions(function: str) -> None:
     for count in [*sizes_around(lanes(), 4 * lanes()), flat.BLOCK + 3]:

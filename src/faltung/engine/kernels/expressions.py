@@ -212,7 +212,7 @@ def exp(e: Emitter, x: Vec) -> Vec:
 
 @expression(1, unroll=1)
 def expm1(e: Emitter, x: Vec) -> Vec:
-    return elementary.expm1(e, x)
+    return e.select(x.compare("==", 0.0), x, elementary.expm1(e, x))  # -0 keeps its sign
 
 
 @expression(2)
@@ -227,7 +227,7 @@ def log(e: Emitter, x: Vec) -> Vec:
 
 @expression(1, unroll=1)
 def log1p(e: Emitter, x: Vec) -> Vec:
-    return elementary.log1p(e, x)
+    return e.select(x.compare("==", 0.0), x, elementary.log1p(e, x))
 
 
 @expression(2)
