@@ -469,6 +469,11 @@ class Emitter:
         kept = ir.InlineAsm(ir.FunctionType(i64, [i64]), "", "=r,0")
         return Int(self, self.ir.call(kept, [value.value]))
 
+    def run_kernel(self, place: Int, chunk: Int) -> None:
+        """Run another kernel, of the same fields, on this thread."""
+        target = self.ir.inttoptr(place.value, KERNEL.as_pointer())
+        self.ir.call(target, [self.arguments, chunk.value, self.thread.value])
+
     def is_scheduled(self) -> None:
         """Tell the JIT that registers and order are planned here, so that it only combines instructions."""
         self.module.add_named_metadata(SCHEDULED)

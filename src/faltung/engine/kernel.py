@@ -36,6 +36,11 @@ class Kernel:
         """As `launch`, the last fields packed beforehand by `pack_last`: what stays the same from call to call."""
         team.run(self._address or self._build(), _PACKERS[len(values)](*values) + rest, chunks)
 
+    @property
+    def address(self) -> int:
+        """Where the machine code lies, for a kernel that runs this one."""
+        return self._address or self._build()
+
     def _build(self) -> int:
         spec = f"{self.schedule} lanes={host().lanes}"
         self._address = jit.address(self.name, spec, lambda: self.ir(host()))

@@ -28,8 +28,8 @@ from faltung.engine.kernels.conv_dense import (
 )
 from faltung.engine.kernels.conv_problem import Problem, backward_problems, forward_problem, panel_table
 from faltung.engine.kernels.conv_winograd import Schedule
-from faltung.engine.kernels.microkernel import largest_tile, shares_of
-from faltung.engine.kernels.winograd_transforms import WeightSchedule
+from faltung.engine.kernels.microkernel import largest_tile
+from faltung.engine.kernels.winograd_transforms import InputSchedule, WeightSchedule
 from faltung.engine.target import Target, host
 
 Cache = dict[Any, Any] | None
@@ -147,6 +147,7 @@ class Plan:
 
     schedule: Schedule
     kernel: Kernel
+    transform: Kernel
     channel_blocks: int
     chunks: int
     panel_width: int
@@ -172,7 +173,7 @@ def run(
     biases, _ = padded_bias(bias, problem, plan.channel_blocks * plan.panel_width)
     scratch = memory.empty((threads * plan.scratch_floats,))
     finish, _kept = epilogues.values(epilogue, 1, plan.channel_blocks * plan.panel_width)
-    addresses = (address(x), address(u), address(biases), address(y), address(scratch))
+    addresses = (plan.transform.address, address(x), address(u), address(biases), address(y), address(scratch))
     plan.kernel.launch_packed(plan.chunks, *addresses, *finish, rest=plan.fields)
 
 
@@ -181,6 +182,7 @@ def kernel_for(name: str, schedule: Any) -> Kernel:
     """The kernel of a schedule, one per process."""
     tables: dict[str, tuple[str, Callable[[Emitter, Any], None]]] = {
         "conv_winograd": (conv_winograd.FIELDS, conv_winograd.emit),
+        "conv_winograd_tiles": (conv_winograd.FIELDS, conv_winograd.emit_tiles),
         "conv_winograd_input": (winograd_transforms.INPUT_FIELDS, winograd_transforms.emit_input),
         "conv_winograd_weights": (winograd_transforms.WEIGHT_FIELDS, winograd_transforms.emit_weights),
         "conv_winograd_weight_sums": (winograd_transforms.WEIGHT_SUM_FIELDS, winograd_transforms.emit_weight_sums),
@@ -222,8 +224,6 @@ def plan_for(
         exact=c % 4 == 0,
         tail_vectors=needed % vectors,
         masked=o % lanes != 0,
-        shares=shares_of(-(-tile_block // register_tiles)),
-        masked_input=c % lanes != 0,
         epilogue=steps,
     )
     tile_blocks = -(-tiles // tile_block)
@@ -238,7 +238,8 @@ def plan_for(
     )  # fmt: skip
     chunks = tile_blocks * -(-channel_blocks // part_blocks)
     kernel = kernel_for("conv_winograd", schedule)
-    return Plan(schedule, kernel, channel_blocks, chunks, width, v_floats + m_floats, fields, zeros)
+    transform = kernel_for("conv_winograd_tiles", InputSchedule(m, c % lanes != 0, r))
+    return Plan(schedule, kernel, transform, channel_blocks, chunks, width, v_floats + m_floats, fields, zeros)
 
 
 def _v_gap(channels: int) -> int:

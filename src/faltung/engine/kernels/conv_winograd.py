@@ -32,10 +32,11 @@ from faltung.engine.kernels.winograd_matrices import winograd
 from faltung.engine.kernels.winograd_transforms import InputSchedule, TileReader
 
 FIELDS = (
-    f"x u bias y scratch {epilogue.FIELDS} "
+    f"transform x u bias y scratch {epilogue.FIELDS} "
     "zeros tiles tile_blocks tile_block part_blocks channels channel_blocks out_channels tiles_h tiles_w "
     "in_h in_w before_h before_w out_h out_w x_n x_h x_w y_n y_h y_w panel_floats scratch_floats v_floats v_pitch"
 )
+SHARES = 2  # register tiles among which the next panel is shared out
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,6 @@ class Schedule:
     exact: bool  # channels are a multiple of unroll
     tail_vectors: int
     masked: bool  # output channels are none
-    shares: int  # register tiles among which the next panel is shared out
-    masked_input: bool  # input channels are no multiple of the lanes
     epilogue: Steps = NO_STEPS
 
 
@@ -79,11 +78,9 @@ class _Chunk:
 
 
 def emit(e: Emitter, s: Schedule) -> None:
-    """The loop nest of this file's docstring."""
+    """The loop nest of this file's docstring, its first loop in a kernel of its own (`emit_tiles`)."""
     k = _Chunk(e, s)
-    reader = TileReader(e, InputSchedule(s.outputs, s.masked_input, s.taps))
-    with e.loop("tile", k.count) as tile:
-        reader.read(k.first + tile.index, k.V.at(tile.index * k.v_pitch), k.tile_block * k.v_pitch)
+    e.run_kernel(e.field("transform"), e.chunk)
     with e.loop("block", k.block_end, start=k.block_start) as block:
         if s.tail_vectors or s.masked:
             with e.either(block.index.equals(k.channel_blocks - 1)) as (yes, no):
@@ -93,6 +90,16 @@ def emit(e: Emitter, s: Schedule) -> None:
                     _multiply(k, block.index, s.vectors, False)
         else:
             _multiply(k, block.index, s.vectors, False)
+
+
+def emit_tiles(e: Emitter, s: InputSchedule) -> None:
+    """V of a chunk. Apart, it is compiled once for all epilogues and register tiles."""
+    tiles, tile_blocks, tile_block, pitch = e.fields("tiles tile_blocks tile_block v_pitch")
+    first = e.chunk % tile_blocks * tile_block
+    v = e.pointer("scratch").at(e.thread * e.field("scratch_floats"))
+    reader = TileReader(e, s)
+    with e.loop("tile", e.smaller(tile_block, tiles - first)) as tile:
+        reader.read(first + tile.index, v.at(tile.index * pitch), tile_block * pitch)
 
 
 def _multiply(k: _Chunk, block: Int, vectors: int, masked: bool) -> None:
@@ -126,7 +133,7 @@ def _register_tile(k: _Chunk, tiles: int, vectors: int, source: Ptr, panel: Ptr,
     accs = [e.zero() for _ in range(tiles * vectors)]
     row = Row.of(source.at(first * k.v_pitch), k.v_pitch, tiles)
     floats = k.channels * k.width
-    ahead = Ahead.of(panel.at(floats), floats, first // s.tiles, s.shares)
+    ahead = Ahead.of(panel.at(floats), floats, first // s.tiles, SHARES)
     accs, _, _ = accumulate(e, [row], panel, k.channels, accs, vectors, s.unroll, s.exact, s.vectors, ahead)
     for t in range(tiles):
         for v in range(vectors):
