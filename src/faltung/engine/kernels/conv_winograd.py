@@ -79,6 +79,7 @@ class _Chunk:
 
 def emit(e: Emitter, s: Schedule) -> None:
     """The loop nest of this file's docstring, its first loop in a kernel of its own (`emit_tiles`)."""
+    e.is_scheduled()
     k = _Chunk(e, s)
     e.run_kernel(e.field("transform"), e.chunk)
     with e.loop("block", k.block_end, start=k.block_start) as block:
