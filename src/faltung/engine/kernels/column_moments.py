@@ -17,7 +17,7 @@ from typing import Any
 from faltung.engine.emit import Emitter, Int, Ptr, Vec, f64
 from faltung.engine.kernels import flat
 
-BLOCK_ELEMENTS = 16384  # of one block of rows, as far as the bounds below let it
+BLOCK_ELEMENTS = flat.BLOCK  # of one block of rows, as far as the bounds below let it
 SHORTEST_BLOCK, LONGEST_BLOCK = 64, 256  # rows; longer blocks would lose precision, shorter ones make too many partials
 SHIFT_ROWS = 8
 AHEAD = 12  # rows between a value's use and the request for it: rows lie too far apart for the chip to guess

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
+from faltung.engine.kernels.chunk import Fields, each_width, tiles_of
 
 FIELDS = (
     "x gy sums bias_sums zeros "
@@ -49,13 +50,12 @@ class Schedule:
     unroll: int = 2
 
 
-class _Chunk:
-    """The run-time numbers of one chunk."""
+class Chunk(Fields):
+    """The run-time numbers of one chunk: of this kernel, or of another that cuts its work in the same way."""
 
-    def __init__(self, e: Emitter, s: Schedule) -> None:
-        self.e, self.s = e, s
-        for name in FIELDS.split():
-            setattr(self, name, e.field(name))
+    def __init__(self, e: Emitter, s: Any, fields: str) -> None:
+        super().__init__(e, fields)
+        self.s = s
         chunk = e.chunk
         block_group, chunk = chunk % self.block_groups, chunk // self.block_groups
         channel_group, chunk = chunk % self.channel_groups, chunk // self.channel_groups
@@ -70,12 +70,9 @@ class _Chunk:
         self.channel_end = e.smaller(self.channel_start + self.channels_per_group, self.channels)
         self.sums_here = e.pointer("sums").at(self.segment * self.sums_segment)
         self.bias_here = e.pointer("bias_sums").at(self.segment * self.bias_segment)
-        first = e.both((channel_group + tap_group).equals(0), self.with_bias.differs(0))
-        self.makes_bias = first
+        self.makes_bias = e.both((channel_group + tap_group).equals(0), self.with_bias.differs(0))
         self.width = s.vectors * e.lanes
-
-    def __getattr__(self, name: str) -> Any:  # fields, set in __init__
-        raise AttributeError(name)
+        self.tile_count, self.wide = tiles_of(self.channel_end - self.channel_start, s.channels)
 
 
 @dataclass(slots=True)
@@ -92,7 +89,7 @@ class _Pixels:
 def emit(e: Emitter, s: Schedule) -> None:
     """One chunk of the loop nest above."""
     e.is_scheduled()
-    k = _Chunk(e, s)
+    k = Chunk(e, s, FIELDS)
     first = k.segment * k.blocks_per_segment
     end = e.smaller(first + k.blocks_per_segment, k.pixel_blocks)
     with e.loop("pixels", end, start=first) as loop:
@@ -106,17 +103,10 @@ def emit(e: Emitter, s: Schedule) -> None:
             e.any_of(loop.index > first, k.continued.differs(0)),
         )
         with e.loop("ob", k.block_end, start=k.block_start) as blocks:
-            if s.tail_vectors or s.masked:
-                with e.either(blocks.index.equals(k.blocks - 1)) as (yes, no):
-                    with yes:
-                        _channel_block(k, pixels, blocks.index, s.tail_vectors or s.vectors, s.masked)
-                    with no:
-                        _channel_block(k, pixels, blocks.index, s.vectors, False)
-            else:
-                _channel_block(k, pixels, blocks.index, s.vectors, False)
+            each_width(e, s, blocks.index, k.blocks, lambda *width: _channel_block(k, pixels, blocks.index, *width))
 
 
-def _channel_block(k: _Chunk, pixels: _Pixels, ob: Int, vectors: int, masked: bool) -> None:
+def _channel_block(k: Chunk, pixels: _Pixels, ob: Int, vectors: int, masked: bool) -> None:
     e, s = k.e, k.s
     first = ob * k.width
     gy = e.pointer("gy").at(k.g * k.y_g + first)
@@ -127,9 +117,7 @@ def _channel_block(k: _Chunk, pixels: _Pixels, ob: Int, vectors: int, masked: bo
     with e.loop("tap", k.tap_end, start=k.tap_start) as taps:
         at = tap_at(k, taps.index)
         here = sums.at(at.number * k.channels * k.width)
-        count = k.channel_end - k.channel_start
-        tiles = (count + (s.channels - 1)) // s.channels
-        full = k.channel_start + (tiles - (tiles * s.channels - count)) * s.channels
+        full = k.channel_start + k.wide * s.channels
         with e.loop("i", full, start=k.channel_start, step=s.channels) as i:
             _tile(k, pixels, at, gy, here.at(i.index * k.width), i.index, s.channels, vectors, mask)
         if s.narrow:
@@ -162,7 +150,7 @@ def _meeting(e: Emitter, shift: Int, stride: Int, size: Int, out: Int) -> tuple[
 
 
 def _tile(
-    k: _Chunk, pixels: _Pixels, tap: Tap, gy: Ptr, sums: Ptr, channel: Int, channels: int, vectors: int, mask: Any
+    k: Chunk, pixels: _Pixels, tap: Tap, gy: Ptr, sums: Ptr, channel: Int, channels: int, vectors: int, mask: Any
 ) -> None:
     """One register tile over a block of pixels."""
     e = k.e
@@ -190,7 +178,7 @@ def _tile(
             sums.at(i * k.width + v * e.lanes).store(plane.result[i * vectors + v])
 
 
-def _row(k: _Chunk, x: Ptr, gy: Ptr, count: Int, accs: list[Vec], channels: int, vectors: int, mask: Any) -> list[Vec]:
+def _row(k: Chunk, x: Ptr, gy: Ptr, count: Int, accs: list[Vec], channels: int, vectors: int, mask: Any) -> list[Vec]:
     """The microkernel: one row of pixels, `unroll` at a time."""
     e, unroll = k.e, k.s.unroll
     x_step = k.stride_w * k.x_w
@@ -213,7 +201,7 @@ def _row(k: _Chunk, x: Ptr, gy: Ptr, count: Int, accs: list[Vec], channels: int,
     return rounds(state, e.larger(count - whole, 0), 1)[2:]
 
 
-def _bias(k: _Chunk, pixels: _Pixels, gy: Ptr, sums: Ptr, vectors: int, mask: Any) -> None:
+def _bias(k: Chunk, pixels: _Pixels, gy: Ptr, sums: Ptr, vectors: int, mask: Any) -> None:
     """Sums of gy over a block of pixels; the first touch that brings it near."""
     e = k.e
     start = Ptr(e, e.ir.select(pixels.begun, sums.value, e.pointer("zeros").value))

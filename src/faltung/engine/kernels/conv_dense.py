@@ -21,7 +21,7 @@ from faltung.engine.kernels import conv_direct, pack_weights
 from faltung.engine.kernels import epilogue as epilogues
 from faltung.engine.kernels.conv_direct import Schedule
 from faltung.engine.kernels.conv_problem import Problem, Sizes, backward_problems, forward_problem, panel_table, three
-from faltung.engine.kernels.microkernel import largest_tile, shares_of
+from faltung.engine.kernels.microkernel import PIXELS_PER_BASE, largest_tile, shares_of
 from faltung.engine.kernels.rows import planes_of
 from faltung.engine.target import Target, host
 
@@ -351,7 +351,7 @@ def _plane_shape(problem: Problem, pixels: int) -> _Shape:
     """The tile for a plane: whole rows where they are short, else columns that divide the width evenly."""
     _, out_h, out_w = problem.output
     if out_w <= pixels:
-        bases = -(-out_w // 3)
+        bases = -(-out_w // PIXELS_PER_BASE)
         rows = max(1, min(pixels // out_w, out_h, _MOST_BASES // bases))
         return _Shape(rows, out_w, out_w, out_h, _UNBOUNDED, False, False)
     columns = even_columns(out_w, pixels)

@@ -153,11 +153,10 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
         problem.groups * segments, blocks, seen.channels, taps, threads
     )
     channels_per_group = -(-seen.channels // channel_groups)
-    tile = tile_for(seen.channels, channels_per_group, min(largest_tile(target, vectors), 14))
-    last = seen.channels % channels_per_group
+    tile, narrow = tile_for(seen.channels, channels_per_group, min(largest_tile(target, vectors), 14))
     return Plan(
         Schedule(
-            tile, vectors, bool(channels_per_group % tile or last % tile), needed % vectors,
+            tile, vectors, narrow, needed % vectors,
             problem.out_channels % lanes != 0,
         ),
         seen, segments, pixel_blocks, row_blocks, rows, planes_per_block,
@@ -196,10 +195,13 @@ def segments_for(pixel_blocks: int, data: int, sums: int) -> int:
     return -(-pixel_blocks // -(-pixel_blocks // segments))
 
 
-def tile_for(channels: int, per_group: int, most: int) -> int:
-    """The largest tile that, with tiles one narrower, makes up every group of channels, the last one too."""
+def tile_for(channels: int, per_group: int, most: int) -> tuple[int, bool]:
+    """The largest tile that, with tiles one narrower, makes up every group of channels, the last one too; and whether
+    some are narrower.
+    """
     last = channels % per_group or per_group
-    return next(t for t in range(most, 0, -1) if even_columns(per_group, t) == t and even_columns(last, t) == t)
+    tile = next(t for t in range(most, 0, -1) if even_columns(per_group, t) == t and even_columns(last, t) == t)
+    return tile, per_group % tile != 0 or last % tile != 0
 
 
 @lru_cache(maxsize=64)

@@ -34,6 +34,7 @@ from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import conv_grouped, conv_grouped_weights, flat, group_plan, group_weights
 from faltung.engine.kernels import epilogue as epilogues
+from faltung.engine.kernels.chunk import Fields
 from faltung.engine.kernels.group_rows import Lanes
 from faltung.engine.kernels.group_weights import Weights
 from faltung.engine.target import Target, host
@@ -146,10 +147,7 @@ def _run(
         packed = group_weights.pack(job.purpose, Weights(job.lanes, 1, job.schedule.taps), w, job.vectors)
         if cache is not None:
             cache[job.key] = packed
-    if bias is None:
-        bias = job.no_bias
-    elif job.schedule.tail or bias.strides[0] != 4:
-        bias = group_plan.pack_bias(bias, g.groups, job.lanes)
+    bias = job.no_bias if bias is None else conv_grouped.packed_bias(g.groups, job.lanes, job.vectors, bias)
     finish, _kept = epilogues.values(epilogue, 1, job.vectors * job.lanes.lanes)
     addresses = (place, address(packed), address(bias), address(source))
     job.kernel.launch_packed(job.chunks, *addresses, *finish, rest=job.fields)
@@ -247,22 +245,17 @@ def emit(e: Emitter, s: Schedule) -> None:
                 rows.walk(column, left, partial, partial + 1, True, e.mask(channels % e.lanes, e.lanes))
 
 
-class Strip:
+class Strip(Fields):
     """A strip of result rows, and the source that they read."""
 
     def __init__(self, e: Emitter, item: Int) -> None:
-        self.e = e
-        for name in SIZES.split():
-            setattr(self, name, e.field(name))
+        super().__init__(e, SIZES)
         strip, rest = item % self.strips, item // self.strips
         self.plane, self.image = rest % self.d_out, rest // self.d_out
         self.begin = strip * self.strip_rows
         self.end = e.smaller(self.begin + self.strip_rows, self.h_out)
         self.source = e.pointer("source").at(self.image * self.source_n)
         self.front = self.plane * self.d_stride - self.d_before  # source plane of the first tap
-
-    def __getattr__(self, name: str) -> Int:  # fields, set in __init__
-        raise AttributeError(name)
 
     def planes(self) -> tuple[Int, Int]:
         """First and last (exclusive) kernel plane that meets the input."""

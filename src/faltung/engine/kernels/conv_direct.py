@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.epilogue import NO_STEPS, Steps
 from faltung.engine.kernels import epilogue
+from faltung.engine.kernels.chunk import Fields, each_width
 from faltung.engine.kernels.microkernel import Ahead, Row, accumulate
 from faltung.engine.kernels.rows import copy_pixels, copy_planes, fill
 
@@ -69,26 +70,16 @@ def emit(e: Emitter, s: Schedule) -> None:
     k = _Chunk(e, s)
     if s.packed:
         _pack_rows(k)
-    last = k.blocks - 1
-    with e.loop("ob", k.block_end, start=k.block_start) as loop:
-        ob = loop.index
-        if s.tail_vectors or s.masked:
-            with e.either(ob.equals(last)) as (yes, no):
-                with yes:
-                    _channel_block(k, ob, s.tail_vectors or s.vectors, s.masked)
-                with no:
-                    _channel_block(k, ob, s.vectors, False)
-        else:
-            _channel_block(k, ob, s.vectors, False)
+    with e.loop("ob", k.block_end, start=k.block_start) as ob:
+        each_width(e, s, ob.index, k.blocks, lambda vectors, masked: _channel_block(k, ob.index, vectors, masked))
 
 
-class _Chunk:
+class _Chunk(Fields):
     """The run-time numbers of one chunk."""
 
     def __init__(self, e: Emitter, s: Schedule) -> None:
-        self.e, self.s = e, s
-        for name in FIELDS.split():
-            setattr(self, name, e.field(name))
+        super().__init__(e, FIELDS)
+        self.s = s
         chunk = e.chunk
         group_of_blocks, chunk = chunk % self.channel_groups, chunk // self.channel_groups
         row_block, chunk = chunk % self.row_blocks, chunk // self.row_blocks
@@ -112,9 +103,6 @@ class _Chunk:
             self.pitch_d = self.rows_in * self.pitch_h
         else:
             self.pitch_w, self.pitch_h, self.pitch_d = self.x_w, self.x_h * self.dil_h, self.x_d * self.dil_d
-
-    def __getattr__(self, name: str) -> Int:  # fields, set in __init__
-        raise AttributeError(name)
 
 
 def _pack_rows(k: _Chunk) -> None:

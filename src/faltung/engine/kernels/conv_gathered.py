@@ -26,11 +26,11 @@ and few input channels are treated as there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from faltung.engine.emit import Emitter, Int, Ptr
 from faltung.engine.kernels import flat
-from faltung.engine.kernels.conv_backward_weights import Tap, tap_at
+from faltung.engine.kernels.chunk import each_width
+from faltung.engine.kernels.conv_backward_weights import Chunk, Tap, tap_at
 from faltung.engine.kernels.group_rows import pieces, power_above
 
 FIELDS = (
@@ -60,39 +60,14 @@ class Schedule:
         return power_above(self.channels)
 
 
-class _Chunk:
-    """The run-time numbers of one chunk."""
+class _Chunk(Chunk):
+    """The run-time numbers of one chunk, and where its gathered pixels lie."""
 
     def __init__(self, e: Emitter, s: Schedule) -> None:
-        self.e, self.s = e, s
-        for name in FIELDS.split():
-            setattr(self, name, e.field(name))
-        chunk = e.chunk
-        block_group, chunk = chunk % self.block_groups, chunk // self.block_groups
-        channel_group, chunk = chunk % self.channel_groups, chunk // self.channel_groups
-        tap_group, chunk = chunk % self.tap_groups, chunk // self.tap_groups
-        self.g, self.segment = chunk % self.groups, chunk // self.groups
-        self.block_start = block_group * self.blocks_per_group
-        self.block_end = e.smaller(self.block_start + self.blocks_per_group, self.blocks)
-        self.tap_start = tap_group * self.taps_per_group
-        self.taps = self.taps_d * self.taps_h * self.taps_w
-        self.tap_end = e.smaller(self.tap_start + self.taps_per_group, self.taps)
-        self.channel_start = channel_group * self.channels_per_group
-        self.channel_end = e.smaller(self.channel_start + self.channels_per_group, self.channels)
-        self.sums_here = e.pointer("sums").at(self.segment * self.sums_segment)
-        self.bias_here = e.pointer("bias_sums").at(self.segment * self.bias_segment)
-        self.makes_bias = e.both((channel_group + tap_group).equals(0), self.with_bias.differs(0))
-        self.width = s.vectors * e.lanes
+        super().__init__(e, s, FIELDS)
         self.most_pixels = self.rows_per_block * self.columns_per_block + (UNROLL - 1)
         self.gathered = e.pointer("scratch").at(e.thread * self.scratch_floats)
         self.tiles = self.gathered.at(self.blocks_per_group * self.most_pixels * self.width)
-        # tiles of this chunk's channels: `wide` ones of s.channels, then some with one less
-        count = self.channel_end - self.channel_start
-        self.tile_count = (count + (s.channels - 1)) // s.channels
-        self.wide = self.tile_count - (self.tile_count * s.channels - count)
-
-    def __getattr__(self, name: str) -> Any:  # fields, set in __init__
-        raise AttributeError(name)
 
 
 class _Pixels:
@@ -135,22 +110,7 @@ def emit(e: Emitter, s: Schedule) -> None:
             tap = tap_at(k, loop_tap.index)
             _gather_tiles(k, pixels, tap)
             with e.loop("ob", k.block_end, start=k.block_start) as ob:
-                _each_width(
-                    k, ob.index, lambda vectors, _, ob=ob, tap=tap: _products(k, pixels, tap, ob.index, vectors)
-                )
-
-
-def _each_width(k: _Chunk, ob: Int, body: Any) -> None:
-    """`body(vectors, masked)` for a channel block: the last one may have fewer vectors, the last of them partial."""
-    e, s = k.e, k.s
-    if not (s.tail_vectors or s.masked):
-        body(s.vectors, False)
-        return
-    with e.either(ob.equals(k.blocks - 1)) as (yes, no):
-        with yes:
-            body(s.tail_vectors or s.vectors, s.masked)
-        with no:
-            body(s.vectors, False)
+                each_width(e, s, ob.index, k.blocks, lambda vectors, _: _products(k, pixels, tap, ob.index, vectors))
 
 
 def _gather(k: _Chunk, pixels: _Pixels) -> None:

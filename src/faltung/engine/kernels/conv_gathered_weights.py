@@ -121,8 +121,7 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
     )
     channels_per_group = -(-seen.channels // channel_groups)
     blocks_per_group = -(-blocks // block_groups)
-    tile = tile_for(seen.channels, channels_per_group, most)
-    narrow = channels_per_group % tile != 0 or seen.channels % channels_per_group % tile != 0
+    tile, narrow = tile_for(seen.channels, channels_per_group, most)
     schedule = Schedule(tile, vectors, narrow, needed % vectors, problem.out_channels % lanes != 0)
     tiles_floats = -(-channels_per_group // tile) * schedule.pitch
     floats = (pixels.rows * pixels.columns + UNROLL - 1) * (blocks_per_group * vectors * lanes + tiles_floats)

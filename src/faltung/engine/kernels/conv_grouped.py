@@ -140,7 +140,7 @@ def _run(
         packed = pack(job.purpose, Weights(lanes, job.schedule.block, job.schedule.taps), w, job.vectors)
         if cache is not None:
             cache[job.key] = packed
-    biases = job.no_bias if bias is None else _packed_bias(g.groups, lanes, job.vectors, bias)
+    biases = job.no_bias if bias is None else packed_bias(g.groups, lanes, job.vectors, bias)
     _kept, start = team.scratch(job.scratch_floats)
     affine = None if epilogue is None or epilogue.affine is None else _packed_affine(g.groups, job, epilogue.affine)
     finish = (0, 0, 0) if affine is None else (address(affine), affine.size // 3, 0)
@@ -213,7 +213,7 @@ def readable(x: np.ndarray) -> tuple[np.ndarray, bool]:
     return layout.channels_last(x), False
 
 
-def _packed_bias(groups: int, lanes: Lanes, vectors: int, bias: np.ndarray) -> np.ndarray:
+def packed_bias(groups: int, lanes: Lanes, vectors: int, bias: np.ndarray) -> np.ndarray:
     """The bias as vectors: itself where every lane counts, in its order."""
     if lanes.takes_no_turns and bias.size == vectors * lanes.lanes and bias.strides[0] == 4:
         return bias

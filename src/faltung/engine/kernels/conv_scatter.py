@@ -30,6 +30,7 @@ from faltung.engine.emit import Emitter, Int, Ptr
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import pack_weights
+from faltung.engine.kernels.chunk import Fields
 from faltung.engine.kernels.conv_dense import channels_adjacent, even_columns, refuse, strides_of
 from faltung.engine.kernels.conv_problem import backward_problems, three
 from faltung.engine.kernels.microkernel import Row, accumulate, largest_tile
@@ -166,13 +167,12 @@ def _panels(geometry: ConvGeometry, w: np.ndarray, plan: Plan, cache: dict[Any, 
     return panels
 
 
-class _Chunk:
+class _Chunk(Fields):
     """The run-time numbers of one chunk."""
 
     def __init__(self, e: Emitter, s: Schedule) -> None:
-        self.e, self.s = e, s
-        for name in FIELDS.split():
-            setattr(self, name, e.field(name))
+        super().__init__(e, FIELDS)
+        self.s = s
         chunk = e.chunk
         row_block, chunk = chunk % self.row_blocks, chunk // self.row_blocks
         self.plane, chunk = chunk % self.planes, chunk // self.planes
@@ -183,9 +183,6 @@ class _Chunk:
         self.target = e.pointer("gx").at(self.n * self.x_n + self.plane * self.x_d + self.g * self.channels)
         self.line = e.pointer("scratch").at(e.thread * self.line_floats)
         self.width = s.vectors * e.lanes
-
-    def __getattr__(self, name: str) -> Any:  # fields, set in __init__
-        raise AttributeError(name)
 
 
 def emit(e: Emitter, s: Schedule) -> None:

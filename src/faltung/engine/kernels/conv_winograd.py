@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.epilogue import NO_STEPS, Steps
 from faltung.engine.kernels import epilogue, flat
+from faltung.engine.kernels.chunk import Fields, each_width
 from faltung.engine.kernels.linear_form import apply_matrix
 from faltung.engine.kernels.microkernel import Ahead, Row, accumulate
 from faltung.engine.kernels.winograd_matrices import winograd
@@ -55,13 +56,12 @@ class Schedule:
     epilogue: Steps = NO_STEPS
 
 
-class _Chunk:
+class _Chunk(Fields):
     """The run-time numbers of one chunk."""
 
     def __init__(self, e: Emitter, s: Schedule) -> None:
-        self.e, self.s, self.f = e, s, winograd(s.outputs, s.taps)
-        for name in FIELDS.split():
-            setattr(self, name, e.field(name))
+        super().__init__(e, FIELDS)
+        self.s, self.f = s, winograd(s.outputs, s.taps)
         # tile blocks first, so that a thread keeps to its part of U
         self.tile_group, part = e.chunk % self.tile_blocks, e.chunk // self.tile_blocks
         self.block_start = part * self.part_blocks
@@ -73,9 +73,6 @@ class _Chunk:
         self.V = e.pointer("scratch").at(e.thread * self.scratch_floats)
         self.M = self.V.at(self.v_floats)
 
-    def __getattr__(self, name: str) -> Int:  # fields, set in __init__
-        raise AttributeError(name)
-
 
 def emit(e: Emitter, s: Schedule) -> None:
     """The loop nest of this file's docstring, its first loop in a kernel of its own (`emit_tiles`)."""
@@ -83,14 +80,7 @@ def emit(e: Emitter, s: Schedule) -> None:
     k = _Chunk(e, s)
     e.run_kernel(e.field("transform"), e.chunk)
     with e.loop("block", k.block_end, start=k.block_start) as block:
-        if s.tail_vectors or s.masked:
-            with e.either(block.index.equals(k.channel_blocks - 1)) as (yes, no):
-                with yes:
-                    _multiply(k, block.index, s.tail_vectors or s.vectors, s.masked)
-                with no:
-                    _multiply(k, block.index, s.vectors, False)
-        else:
-            _multiply(k, block.index, s.vectors, False)
+        each_width(e, s, block.index, k.channel_blocks, lambda *width: _multiply(k, block.index, *width))
 
 
 def emit_tiles(e: Emitter, s: InputSchedule) -> None:

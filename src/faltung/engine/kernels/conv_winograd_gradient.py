@@ -145,7 +145,7 @@ def _transform(
     kernel_for("conv_winograd_input", schedule).launch(
         -(-count // plan.tiles_per_chunk),
         address(source), address(to), address(zeros_of(channels)), count, first, plan.tiles_h, plan.tiles_w, channels,
-        *sizes, *before, plan.tiles_per_chunk, count, strides[0], strides[3], strides[4], 0,
+        *sizes, *before, plan.tiles_per_chunk, strides[0], strides[3], strides[4],
     )  # fmt: skip
 
 

@@ -26,12 +26,12 @@ from faltung.engine.emit import Emitter, Int, Vec, f64
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import elementary, flat, pointwise
 from faltung.engine.kernels.expressions import EXPRESSIONS, Expression
+from faltung.engine.kernels.reduce import LINE_SEGMENT
 from faltung.engine.kernels.softmax import Row, add
 
-SEGMENT = 2048  # elements that float32 lanes add up: some hundred for each lane
 UNROLL = 4
+SEGMENT = LINE_SEGMENT  # elements that float32 lanes add up, as in any sum
 _NAMES = ("a", "b", "c", "d")
-
 Array = np.ndarray
 Formula = Callable[..., Vec]
 

@@ -157,13 +157,9 @@ def _group_moments(e: Emitter, partial: Any, parts: Int, units: Int, length: Int
     return mean, unit.result[0]
 
 
-def _inverse_deviation(e: Emitter, var: Vec) -> Vec:
-    return 1.0 / e.unary("sqrt", e.convert(var, f64) + e.number("eps", f64))
-
-
 def _write_scales(e: Emitter, row: Int, first: Int, size: Int, mean: Vec, var: Vec) -> None:
     """A group's mean and weight / std to each of its channels, of the sample whose channels start at `row`."""
-    invstd = e.convert(_inverse_deviation(e, var), f32)
+    invstd = e.convert(row_sums.inverse_deviation(e, var), f32)
     with e.loop("channel", size) as channel:
         at = first + channel.index
         e.pointer("means").at(row + at).store(mean)
@@ -278,7 +274,7 @@ def _finish_slopes(e: Emitter, schedule: Schedule, share: _Share) -> None:
             scale, place = e.convert(weight.at(channel.index).load(), f64), sums.at(channel.index)
             found = [place.load(align=8), place.at(channels).load(align=8)]
             channel.carry([e.fma(scale, part, total) for total, part in zip(channel.carried, found, strict=True)])
-        invstd = _inverse_deviation(e, e.pointer("var").at(at).load())
+        invstd = row_sums.inverse_deviation(e, e.pointer("var").at(at).load())
         each = invstd / e.convert(size * positions, f64)
         per_gy, per_x = channel.result[0] * each, channel.result[1] * each * invstd * invstd
         with e.loop("channel_again", first + size, start=first) as channel:

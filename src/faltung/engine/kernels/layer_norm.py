@@ -33,11 +33,11 @@ from faltung.engine.emit import Emitter, Int, Ptr, Vec, f32, f64
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import flat, rows
 from faltung.engine.kernels.affine import affine
-from faltung.engine.kernels.row_sums import UNROLL, moments, sums
+from faltung.engine.kernels.row_sums import UNROLL, inverse_deviation, moments, sums
 from faltung.engine.registry import call
 from faltung.engine.target import host
 
-BLOCK_ELEMENTS = 16384  # of whole rows in one chunk, as far as the bounds below let it
+BLOCK_ELEMENTS = flat.BLOCK  # of whole rows in one chunk, as far as the bounds below let it
 SHORTEST_BLOCK, LONGEST_BLOCK = 16, 256  # rows of backward: few make many partial sums, many lose precision
 FEWEST_BLOCKS = 8  # that long rows are cut into, if need be shorter than SHORTEST_BLOCK
 
@@ -126,7 +126,7 @@ def _normalise(e: Emitter, schedule: Schedule, row: Int) -> None:
         (square,) = sums(e, 0, count, 1, lambda at, lanes, mask: [_square(x.at(at), lanes, mask)], UNROLL)
     var = e.convert(square / e.convert(count, f64), f32)
     e.pointer("var").at(row).store(var)
-    invstd = _inverse_deviation(e, var)
+    invstd = e.convert(inverse_deviation(e, var), f32)
 
     def write(at: Int, lanes: int, mask: Any) -> None:
         value = _centred(e, schedule, x, mean, at, lanes, mask)
@@ -145,10 +145,6 @@ def _centred(e: Emitter, schedule: Schedule, x: Ptr, mean: Vec, at: Int, lanes: 
 def _square(x: Ptr, lanes: int, mask: Any) -> Vec:
     value = flat.load(x, lanes, mask)
     return value * value
-
-
-def _inverse_deviation(e: Emitter, var: Vec) -> Vec:
-    return e.convert(1.0 / e.unary("sqrt", e.convert(var, f64) + e.number("eps", f64)), f32)
 
 
 def _emit_backward(e: Emitter, schedule: Schedule) -> None:
@@ -178,7 +174,7 @@ class _Row:
 def _row(e: Emitter, schedule: Schedule, index: Int) -> _Row:
     x, gy, gx = (e.pointer(name).at(index * e.field("count")) for name in ("x", "gy", "gx"))
     mean = e.pointer("mean").at(index).load() if schedule.centred else e.zero(1)
-    return _Row(x, gy, gx, mean, _inverse_deviation(e, e.pointer("var").at(index).load()))
+    return _Row(x, gy, gx, mean, e.convert(inverse_deviation(e, e.pointer("var").at(index).load()), f32))
 
 
 def _descend(e: Emitter, schedule: Schedule, indices: list[Int], shares: Ptr) -> None:

@@ -42,7 +42,7 @@ from faltung.engine.kernels.pool_tables import (
 )
 
 VECTORS = 4
-BLOCK_ELEMENTS = 16384  # of the result or of its sources, whichever are more, in one chunk
+BLOCK_ELEMENTS = flat.BLOCK  # of the result or of its sources, whichever are more, in one chunk
 UNROLLED_SOURCES = 9  # a whole window of up to so many sources has no loops
 BLOCK_COLUMNS = 64  # channels of one chunk at least
 

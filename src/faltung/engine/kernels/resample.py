@@ -34,7 +34,7 @@ from faltung.engine.target import host
 
 VECTORS = 4
 UNROLLED_TAPS = 4
-BLOCK_ELEMENTS = 16384  # of the result or of its sources, whichever are more, in one chunk
+BLOCK_ELEMENTS = flat.BLOCK  # of the result or of its sources, whichever are more, in one chunk
 
 FIELDS = (
     "result source scratch row_spans row_index row_weights column_spans column_index column_weights "

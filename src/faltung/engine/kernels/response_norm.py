@@ -26,7 +26,7 @@ from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.kernel import Kernel, address, bits
 from faltung.engine.kernels import elementary, flat, rows
 
-BLOCK_ELEMENTS = 16384  # of whole pixels in one chunk
+BLOCK_ELEMENTS = flat.BLOCK  # of whole pixels in one chunk
 WIDEST = 32  # channels of a window that is unrolled
 
 FIELDS = "x gy result scratch alpha beta k factor pixels channels block_pixels line_floats"

@@ -91,3 +91,8 @@ def _short_sums(e: Emitter, start: Int, stop: Int, count: int, terms: Terms, unr
 
 def _added(totals: list[Vec], terms: list[Vec]) -> list[Vec]:
     return [total + term for total, term in zip(totals, terms, strict=True)]
+
+
+def inverse_deviation(e: Emitter, var: Vec) -> Vec:
+    """1 / sqrt(var + field eps), in double."""
+    return 1.0 / e.unary("sqrt", e.convert(var, f64) + e.number("eps", f64))

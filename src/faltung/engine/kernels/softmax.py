@@ -24,7 +24,7 @@ from faltung.engine.emit import Emitter, Int, Ptr, Vec
 from faltung.engine.kernel import Kernel, address
 from faltung.engine.kernels import elementary, flat
 
-BLOCK_ELEMENTS = 16384  # of whole rows in one chunk
+BLOCK_ELEMENTS = flat.BLOCK  # of whole rows in one chunk
 UNROLL = 4  # vectors of a cheap reduction
 
 

@@ -17,8 +17,7 @@ from faltung.engine.kernels.linear_form import apply_matrix
 from faltung.engine.kernels.winograd_matrices import Matrix, winograd
 
 INPUT_FIELDS = (
-    "x v zeros tiles first_tile tiles_h tiles_w channels in_h in_w before_h before_w tiles_per_chunk tile_block "
-    "x_n x_h x_w block_floats"
+    "x v zeros tiles first_tile tiles_h tiles_w channels in_h in_w before_h before_w tiles_per_chunk x_n x_h x_w"
 )
 WEIGHT_FIELDS = "packed u channels channels_per_chunk chunks_per_block"
 WEIGHT_SUM_FIELDS = "products sums channels channels_per_chunk chunks_per_block blocks"
@@ -147,16 +146,13 @@ class TileReader:
 
 
 def emit_input(e: Emitter, s: InputSchedule) -> None:
-    """One chunk: the transforms of a range of tiles."""
-    tiles, first_tile, per_chunk, tile_block, block_floats = e.fields(
-        "tiles first_tile tiles_per_chunk tile_block block_floats"
-    )
+    """One chunk: the transforms of a range of a batch's tiles."""
+    tiles, first_tile, per_chunk = e.fields("tiles first_tile tiles_per_chunk")
     reader = TileReader(e, s)
     start = e.chunk * per_chunk
-    with e.loop("tile", e.smaller(start + per_chunk, tiles), start=start) as loop:
-        tile = loop.index
-        place = tile // tile_block * block_floats + tile % tile_block * reader.channels
-        reader.read(tile + first_tile, e.pointer("v").at(place), tile_block * reader.channels)
+    with e.loop("tile", e.smaller(start + per_chunk, tiles), start=start) as tile:
+        to = e.pointer("v").at(tile.index * reader.channels)
+        reader.read(tile.index + first_tile, to, tiles * reader.channels)
 
 
 def emit_weight_sums(e: Emitter, s: WeightSchedule) -> None:
