@@ -27,7 +27,7 @@ from faltung.engine.kernels.conv_dense import (
     zeros_of,
 )
 from faltung.engine.kernels.conv_problem import Problem, backward_problems, forward_problem, panel_table
-from faltung.engine.kernels.conv_winograd import Schedule
+from faltung.engine.kernels.conv_winograd import OutputSchedule, Schedule
 from faltung.engine.kernels.microkernel import largest_tile
 from faltung.engine.kernels.winograd_transforms import InputSchedule, WeightSchedule
 from faltung.engine.target import Target, host
@@ -146,8 +146,10 @@ class Plan:
     """A schedule with the numbers that go with it."""
 
     schedule: Schedule
-    kernel: Kernel
-    transform: Kernel
+    outputs: int  # m
+    product: Kernel
+    read_tiles: Kernel
+    write_tiles: Kernel
     channel_blocks: int
     chunks: int
     panel_width: int
@@ -169,12 +171,13 @@ def run(
     """A stride-1 problem over x, or over gy, into y."""
     x, threads = channels_adjacent(x), team.get_num_threads()
     plan = plan_for(problem, cache is not None, threads, host(), steps_of(epilogue), strides_of(x))
-    u = _weights(problem, w, plan.schedule, plan.channel_blocks, cache, roles)
+    u = _weights(problem, w, plan, cache, roles)
     biases, _ = padded_bias(bias, problem, plan.channel_blocks * plan.panel_width)
     scratch = memory.empty((threads * plan.scratch_floats,))
     finish, _kept = epilogues.values(epilogue, 1, plan.channel_blocks * plan.panel_width)
-    addresses = (plan.transform.address, address(x), address(u), address(biases), address(y), address(scratch))
-    plan.kernel.launch_packed(plan.chunks, *addresses, *finish, rest=plan.fields)
+    kernels = plan.read_tiles.address, plan.write_tiles.address
+    addresses = (address(x), address(u), address(biases), address(y), address(scratch))
+    plan.product.launch_packed(plan.chunks, *kernels, *addresses, *finish, rest=plan.fields)
 
 
 @lru_cache(maxsize=64)
@@ -183,6 +186,7 @@ def kernel_for(name: str, schedule: Any) -> Kernel:
     tables: dict[str, tuple[str, Callable[[Emitter, Any], None]]] = {
         "conv_winograd": (conv_winograd.FIELDS, conv_winograd.emit),
         "conv_winograd_tiles": (conv_winograd.FIELDS, conv_winograd.emit_tiles),
+        "conv_winograd_outputs": (conv_winograd.FIELDS, conv_winograd.emit_outputs),
         "conv_winograd_input": (winograd_transforms.INPUT_FIELDS, winograd_transforms.emit_input),
         "conv_winograd_weights": (winograd_transforms.WEIGHT_FIELDS, winograd_transforms.emit_weights),
         "conv_winograd_weight_sums": (winograd_transforms.WEIGHT_SUM_FIELDS, winograd_transforms.emit_weight_sums),
@@ -213,18 +217,13 @@ def plan_for(
     most = min(largest_tile(target, vectors, _SPARE_REGISTERS if target.registers >= 32 else 0), 14)
     tile_block, part_blocks = _cut(size, tiles, c, width, channel_blocks, most, threads, target)
     register_tiles = even_columns(tile_block, most)
-    last = tiles % tile_block
     schedule = Schedule(
-        outputs=m,
-        taps=r,
         tiles=register_tiles,
         vectors=vectors,
-        narrow=tile_block % register_tiles != 0 or last % register_tiles != 0,
+        narrow=tile_block % register_tiles != 0 or tiles % tile_block % register_tiles != 0,
         unroll=4,
         exact=c % 4 == 0,
         tail_vectors=needed % vectors,
-        masked=o % lanes != 0,
-        epilogue=steps,
     )
     tile_blocks = -(-tiles // tile_block)
     v_pitch = c + _v_gap(c)
@@ -232,14 +231,17 @@ def plan_for(
     _, out_h, out_w = problem.output
     zeros = zeros_of(c)
     fields = pack_last(
-        address(zeros), tiles, tile_blocks, tile_block, part_blocks, c, channel_blocks, o, tiles_h, tiles_w,
+        address(zeros), size, tiles, tile_blocks, tile_block, part_blocks, c, channel_blocks, o, tiles_h, tiles_w,
         *problem.input[1:], *problem.before[1:], out_h, out_w, x_strides[0], x_strides[3], x_strides[4],
-        out_h * out_w * o, out_w * o, o, size * c * width, v_floats + m_floats, v_floats, v_pitch,
+        out_h * out_w * o, out_w * o, o, width, v_floats + m_floats, v_floats, v_pitch,
     )  # fmt: skip
     chunks = tile_blocks * -(-channel_blocks // part_blocks)
-    kernel = kernel_for("conv_winograd", schedule)
-    transform = kernel_for("conv_winograd_tiles", InputSchedule(m, c % lanes != 0, r))
-    return Plan(schedule, kernel, transform, channel_blocks, chunks, width, v_floats + m_floats, fields, zeros)
+    product = kernel_for("conv_winograd", schedule)
+    reader = kernel_for("conv_winograd_tiles", InputSchedule(m, c % lanes != 0, r))
+    writer = kernel_for("conv_winograd_outputs", OutputSchedule(m, r, o % lanes != 0, steps))
+    return Plan(
+        schedule, m, product, reader, writer, channel_blocks, chunks, width, v_floats + m_floats, fields, zeros,
+    )  # fmt: skip
 
 
 def _v_gap(channels: int) -> int:
@@ -275,21 +277,22 @@ def _cut(
     return choice
 
 
-def _weights(problem: Problem, w: np.ndarray, s: Schedule, blocks: int, cache: Cache, roles: str) -> np.ndarray:
+def _weights(problem: Problem, w: np.ndarray, plan: Plan, cache: Cache, roles: str) -> np.ndarray:
     """U, from the cache if it is there."""
-    key = ("winograd", roles, s.taps, s.outputs, s.vectors)
+    r, m, vectors, blocks = problem.taps[2], plan.outputs, plan.schedule.vectors, plan.channel_blocks
+    key = ("winograd", roles, r, m, vectors)
     if cache is not None and key in cache:
         return cache[key]
-    r, size = s.taps, (s.outputs + s.taps - 1) ** 2
-    c, o, width, taps = problem.channels, problem.out_channels, s.vectors * host().lanes, r * r
+    size, taps = (m + r - 1) ** 2, r * r
+    c, o, width = problem.channels, problem.out_channels, plan.panel_width
     table = panel_table(problem, (1, r, r), c)
     packed = memory.empty((blocks, taps * c, width))
     rows = (o, taps * c, 1, taps * c, taps * c) if roles == "forward" else (o, taps, c, taps * o, taps)
-    pack_weights.pack(np.ascontiguousarray(w), 0, *rows, table, s.vectors, taps * c, packed)
+    pack_weights.pack(np.ascontiguousarray(w), 0, *rows, table, vectors, taps * c, packed)
     u = memory.empty((blocks, size, c, width))
     per_chunk = 16
     chunks_per_block = -(-c // per_chunk)
-    kernel_for("conv_winograd_weights", WeightSchedule(s.outputs, s.vectors, r)).launch(
+    kernel_for("conv_winograd_weights", WeightSchedule(m, vectors, r)).launch(
         blocks * chunks_per_block, address(packed), address(u), c, per_chunk, chunks_per_block
     )
     if cache is not None:

@@ -16,14 +16,18 @@ weight gradient (`conv_winograd_gradient`) is F(r x r, m x m), whose Bt is the s
     V   [xi][tile][channel]          U   [channel block][xi][channel][vectors * lanes]
     M   [xi][tile][vectors * lanes]
 
+Three kernels, since they depend on different things and each compilation costs a start its tenth of a second: the
+product, which drives the other two through `Emitter.run_kernel`, knows nothing of m, r and the epilogue.
+
 Registers: product pixels * vectors + vectors + 1; transforms see `winograd_transforms`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
-from faltung.engine.emit import Emitter, Int, Ptr, Vec
+from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.epilogue import NO_STEPS, Steps
 from faltung.engine.kernels import epilogue, flat
 from faltung.engine.kernels.chunk import Fields, each_width
@@ -33,142 +37,173 @@ from faltung.engine.kernels.winograd_matrices import winograd
 from faltung.engine.kernels.winograd_transforms import InputSchedule, TileReader
 
 FIELDS = (
-    f"transform x u bias y scratch {epilogue.FIELDS} "
-    "zeros tiles tile_blocks tile_block part_blocks channels channel_blocks out_channels tiles_h tiles_w "
-    "in_h in_w before_h before_w out_h out_w x_n x_h x_w y_n y_h y_w panel_floats scratch_floats v_floats v_pitch"
+    f"read_tiles write_tiles x u bias y scratch {epilogue.FIELDS} "
+    "zeros points tiles tile_blocks tile_block part_blocks channels channel_blocks out_channels tiles_h tiles_w "
+    "in_h in_w before_h before_w out_h out_w x_n x_h x_w y_n y_h y_w width scratch_floats v_floats v_pitch"
 )
 SHARES = 2  # register tiles among which the next panel is shared out
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What shapes the code."""
+    """What shapes the product's code."""
 
-    outputs: int  # m
-    taps: int  # r
+    masked: ClassVar[bool] = False  # M has whole vectors
     tiles: int  # of a register tile
     vectors: int
     narrow: bool  # some register tiles have one tile less
     unroll: int
     exact: bool  # channels are a multiple of unroll
     tail_vectors: int
-    masked: bool  # output channels are none
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSchedule:
+    """What shapes the code of the output transform."""
+
+    outputs: int  # m
+    taps: int  # r
+    masked: bool  # output channels are no multiple of the lanes
     epilogue: Steps = NO_STEPS
 
 
 class _Chunk(Fields):
-    """The run-time numbers of one chunk."""
+    """The run-time numbers of a chunk."""
 
-    def __init__(self, e: Emitter, s: Schedule) -> None:
+    def __init__(self, e: Emitter, chunk: Int) -> None:
         super().__init__(e, FIELDS)
-        self.s, self.f = s, winograd(s.outputs, s.taps)
         # tile blocks first, so that a thread keeps to its part of U
-        self.tile_group, part = e.chunk % self.tile_blocks, e.chunk // self.tile_blocks
-        self.block_start = part * self.part_blocks
-        self.block_end = e.smaller(self.block_start + self.part_blocks, self.channel_blocks)
-        self.width = s.vectors * e.lanes
-        self.first = self.tile_group * self.tile_block
+        tile_group, self.part = chunk % self.tile_blocks, chunk // self.tile_blocks
+        self.first = tile_group * self.tile_block
         self.count = e.smaller(self.tile_block, self.tiles - self.first)
-        self.finish = epilogue.Finish(e, s.epilogue)
         self.V = e.pointer("scratch").at(e.thread * self.scratch_floats)
         self.M = self.V.at(self.v_floats)
 
 
 def emit(e: Emitter, s: Schedule) -> None:
-    """The loop nest of this file's docstring, its first loop in a kernel of its own (`emit_tiles`)."""
+    """The loop nest of this file's docstring, the loops over tiles in kernels of their own."""
     e.is_scheduled()
-    k = _Chunk(e, s)
-    e.run_kernel(e.field("transform"), e.chunk)
-    with e.loop("block", k.block_end, start=k.block_start) as block:
-        each_width(e, s, block.index, k.channel_blocks, lambda *width: _multiply(k, block.index, *width))
+    k = _Chunk(e, e.chunk)
+    e.run_kernel(e.field("read_tiles"), e.chunk)
+    start = k.part * k.part_blocks
+    with e.loop("block", e.smaller(start + k.part_blocks, k.channel_blocks), start=start) as blocks:
+        block = blocks.index
+        each_width(e, s, block, k.channel_blocks, lambda vectors, _: _multiply(k, s, block, vectors))
+        e.run_kernel(e.field("write_tiles"), block * k.tile_blocks + e.chunk % k.tile_blocks)
 
 
 def emit_tiles(e: Emitter, s: InputSchedule) -> None:
-    """V of a chunk. Apart, it is compiled once for all epilogues and register tiles."""
-    tiles, tile_blocks, tile_block, pitch = e.fields("tiles tile_blocks tile_block v_pitch")
-    first = e.chunk % tile_blocks * tile_block
-    v = e.pointer("scratch").at(e.thread * e.field("scratch_floats"))
+    """V of a chunk."""
+    k = _Chunk(e, e.chunk)
     reader = TileReader(e, s)
-    with e.loop("tile", e.smaller(tile_block, tiles - first)) as tile:
-        reader.read(first + tile.index, v.at(tile.index * pitch), tile_block * pitch)
+    with e.loop("tile", k.count) as tile:
+        reader.read(k.first + tile.index, k.V.at(tile.index * k.v_pitch), k.tile_block * k.v_pitch)
 
 
-def _multiply(k: _Chunk, block: Int, vectors: int, masked: bool) -> None:
-    e, s = k.e, k.s
-    panels = e.pointer("u").at(block * k.panel_floats)
+def _multiply(k: _Chunk, s: Schedule, block: Int, vectors: int) -> None:
+    """M of a channel block. Where register tiles don't share the tiles out evenly, the last one overlaps another."""
+    e = k.e
+    panels = e.pointer("u").at(block * k.points * k.channels * k.width)
     tiles = (k.count + (s.tiles - 1)) // s.tiles
     lacking = tiles * s.tiles - k.count
-    even = lacking <= tiles
-    full = e.choose(even, tiles - lacking, k.count // s.tiles) * s.tiles
-    with e.loop("xi", e.int(k.f.size * k.f.size)) as xi:
+    narrow = e.choose(lacking <= tiles, lacking, 0) if s.narrow and s.tiles > 1 else e.int(0)
+    full, last = (tiles - narrow) * s.tiles, e.larger(k.count - s.tiles, 0)
+    with e.loop("xi", k.points) as xi:
         panel = panels.at(xi.index * k.channels * k.width)
         source = k.V.at(xi.index * k.tile_block * k.v_pitch)
         to = k.M.at(xi.index * k.tile_block * k.width)
         with e.loop("t", full, step=s.tiles) as t:
-            _register_tile(k, s.tiles, vectors, source, panel, to, t.index)
-        end = full
+            _register_tile(k, s, s.tiles, vectors, source, panel, to, e.smaller(t.index, last), t.index)
         if s.narrow and s.tiles > 1:
-            end = e.choose(even, k.count, full)
-            with e.loop("t1", end, start=full, step=s.tiles - 1) as t:
-                _register_tile(k, s.tiles - 1, vectors, source, panel, to, t.index)
-        if s.narrow and s.tiles > 2:
-            with e.loop("t2", k.count, start=end) as t:
-                _register_tile(k, 1, vectors, source, panel, to, t.index)
-    mask = e.mask(k.out_channels - block * k.width - (vectors - 1) * e.lanes, e.lanes) if masked else None
-    with e.loop("tile", k.count) as tile:
-        _outputs(k, block * k.width, tile.index, vectors, mask)
+            with e.loop("t1", k.count, start=full, step=s.tiles - 1) as t:
+                _register_tile(k, s, s.tiles - 1, vectors, source, panel, to, t.index, t.index)
 
 
-def _register_tile(k: _Chunk, tiles: int, vectors: int, source: Ptr, panel: Ptr, to: Ptr, first: Int) -> None:
-    e, s = k.e, k.s
+def _register_tile(
+    k: _Chunk, s: Schedule, tiles: int, vectors: int, source: Ptr, panel: Ptr, to: Ptr, first: Int, turn: Int
+) -> None:
+    e = k.e
     accs = [e.zero() for _ in range(tiles * vectors)]
     row = Row.of(source.at(first * k.v_pitch), k.v_pitch, tiles)
     floats = k.channels * k.width
-    ahead = Ahead.of(panel.at(floats), floats, first // s.tiles, SHARES)
+    ahead = Ahead.of(panel.at(floats), floats, turn // s.tiles, SHARES)
     accs, _, _ = accumulate(e, [row], panel, k.channels, accs, vectors, s.unroll, s.exact, s.vectors, ahead)
     for t in range(tiles):
         for v in range(vectors):
             to.at((first + t) * k.width + v * e.lanes).store(accs[t * vectors + v])
 
 
-def _outputs(k: _Chunk, channel: Int, tile: Int, vectors: int, mask: object) -> None:
-    """At M A + bias of one tile, output channels from `channel`."""
-    e, f, m = k.e, k.f, k.s.outputs
-    at = k.first + tile
-    n, th, tw = at // k.tiles_w // k.tiles_h, at // k.tiles_w % k.tiles_h, at % k.tiles_w
-    top, left = th * m, tw * m
-    place = n * k.y_n + top * k.y_h + left * k.y_w + channel
-    y = e.pointer("y").at(place)
-    residual = None if k.finish.residual is None else k.finish.residual.at(place)
-    bias = e.pointer("bias").at(channel)
-    source = k.M.at(tile * k.width)
-    step = k.tile_block * k.width
-    whole = e.both(top + m <= k.out_h, left + m <= k.out_w)
-    for v in range(vectors):
-        part = source.at(v * e.lanes)
+def emit_outputs(e: Emitter, s: OutputSchedule) -> None:
+    """y of a tile block and a channel block, whose numbers make up the chunk's."""
+    e.is_scheduled()
+    k = _Chunk(e, e.chunk)
+    tiles = _Outputs(k, s)
+    channel = k.part * k.width
+    end = e.smaller(channel + k.width, k.out_channels)
+    with e.loop("tile", k.count) as tile:
+        tiles.place(tile.index)
+        with e.loop("v", end, start=channel, step=e.lanes) as v:
+            tiles.vector(k.M.at(tile.index * k.width + v.index - channel), v.index, end)
+
+
+class _Outputs:
+    """At M A + bias of tile after tile, through the epilogue."""
+
+    def __init__(self, k: _Chunk, s: OutputSchedule) -> None:
+        self.k, self.s, e = k, s, k.e
+        self.f = winograd(s.outputs, s.taps)
+        self.bias, self.y = e.pointer("bias"), e.pointer("y")
+        self.finish = epilogue.Finish(e, s.epilogue)
+        self.room = e.stack(s.outputs**2 * e.lanes)
+
+    def place(self, tile: Int) -> None:
+        """Go to tile number `tile` of the chunk."""
+        k, m, e = self.k, self.s.outputs, self.k.e
+        at = k.first + tile
+        n, th, tw = at // k.tiles_w // k.tiles_h, at // k.tiles_w % k.tiles_h, at % k.tiles_w
+        top, left = th * m, tw * m
+        self.start = n * k.y_n + top * k.y_h + left * k.y_w
+        self.rows, self.columns = e.smaller(k.out_h - top, m), e.smaller(k.out_w - left, m)
+
+    def vector(self, source: Ptr, channel: Int, end: Int) -> None:
+        """Output channels from `channel` on, below `end`."""
+        e = self.k.e
+        if not self.s.masked:
+            self._transform(source, channel, None)
+            return
+        with e.either(channel + e.lanes <= end) as (whole, partial):
+            with whole:
+                self._transform(source, channel, None)
+            with partial:
+                self._transform(source, channel, e.mask(end - channel, e.lanes))
+
+    def _transform(self, source: Ptr, channel: Int, mask: object) -> None:
+        k, m, e, f = self.k, self.s.outputs, self.k.e, self.f
+        step = k.tile_block * k.width
         columns = []  # [j][i]
         for j in range(f.size):
-            loaded = [part.at(step * (i * f.size + j)).load(e.lanes) for i in range(f.size)]
+            loaded = [source.at(step * (i * f.size + j)).load(e.lanes) for i in range(f.size)]
             columns.append(apply_matrix(e, f.At, loaded))
-        offset = bias.at(v * e.lanes).load(e.lanes)
+        offset = self.bias.at(channel).load(e.lanes)
         results = []
         for i in range(m):
             row = apply_matrix(e, f.At, [columns[j][i] for j in range(f.size)])
             results.append([value + offset for value in row])
-        last = mask if v == vectors - 1 else None
-
-        def write(i: int, j: int, v: int = v, results: list[list[Vec]] = results, last: object = last) -> None:
-            at = k.y_h * i + k.y_w * j + v * e.lanes
-            add = None if residual is None else residual.at(at)
-            flat.store(y.at(at), k.finish(results[i][j], channel + v * e.lanes, add, last), last)
-
-        with e.either(whole) as (yes, no):
-            with yes:
+        with e.either(e.both(self.rows.equals(m), self.columns.equals(m))) as (whole, clipped):
+            with whole:
                 for i in range(m):
                     for j in range(m):
-                        write(i, j)
-            with no:
+                        self._write(results[i][j], channel, i, j, mask)
+            with clipped:
                 for i in range(m):
                     for j in range(m):
-                        with e.when(e.both(top + i < k.out_h, left + j < k.out_w)):
-                            write(i, j)
+                        self.room.at((i * m + j) * e.lanes).store(results[i][j])
+                with e.loop("i", self.rows) as i, e.loop("j", self.columns) as j:
+                    value = self.room.at((i.index * m + j.index) * e.lanes).load(e.lanes)
+                    self._write(value, channel, i.index, j.index, mask)
+
+    def _write(self, value: Vec, channel: Int, i: IntLike, j: IntLike, mask: object) -> None:
+        k, finish = self.k, self.finish
+        at = self.start + k.y_h * i + k.y_w * j + channel
+        residual = None if finish.residual is None else finish.residual.at(at)
+        flat.store(self.y.at(at), finish(value, channel, residual, mask), mask)
