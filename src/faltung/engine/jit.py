@@ -8,6 +8,7 @@ from a folder or file that another user owns or could write.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import stat
@@ -27,21 +28,24 @@ from faltung.engine.target import Target, host
 
 _MAGIC = b"faltung-object-1"
 _lock = threading.RLock()
-_addresses: dict[str, int] = {}
+_addresses: dict[tuple[str, str], int] = {}  # of symbols and their specs
 
 
 def address(symbol: str, spec: object, build: Callable[[], str]) -> int:
     """Address of the machine code of `symbol` for `spec` on this chip; `build()` returns its
     LLVM IR if it is needed.
     """
-    key = f"{symbol} {spec}"
-    found = _addresses.get(key)
-    if found is not None:
-        return found
+    found = _addresses.get((symbol, str(spec)))
+    return addresses((symbol,), spec, build)[0] if found is None else found
+
+
+def addresses(symbols: tuple[str, ...], spec: object, build: Callable[[], str]) -> tuple[int, ...]:
+    """As `address`, for several functions of one piece of code."""
+    keys = [(symbol, str(spec)) for symbol in symbols]
     with _lock:
-        if key not in _addresses:
-            _addresses[key] = _load(symbol, key, build)
-    return _addresses[key]
+        if not all(key in _addresses for key in keys):
+            _addresses.update(zip(keys, _load(symbols, f"{' '.join(symbols)} {spec}", build), strict=True))
+        return tuple(_addresses[key] for key in keys)
 
 
 def assembly(ir_text: str, target: Target) -> str:
@@ -50,7 +54,7 @@ def assembly(ir_text: str, target: Target) -> str:
     return str(machine.emit_assembly(_optimised(ir_text, machine, target)))
 
 
-def _load(symbol: str, key: str, build: Callable[[], str]) -> int:
+def _load(symbols: tuple[str, ...], key: str, build: Callable[[], str]) -> list[int]:
     target = host()
     digest = hashlib.sha256("\0".join((generator_version(), target.cpu, target.features, key)).encode()).hexdigest()
     folder = cache_folder()
@@ -58,7 +62,7 @@ def _load(symbol: str, key: str, build: Callable[[], str]) -> int:
     code = read_kept(path) if path else None
     debug.say(3, f"{'loaded' if code else 'building'} {key}")
     if code is None:
-        ir_text = build()
+        ir_text = _without_collections(build)
         debug.say(5, ir_text)
         if debug.LEVEL >= 6:
             debug.say(6, assembly(ir_text, target))
@@ -66,17 +70,28 @@ def _load(symbol: str, key: str, build: Callable[[], str]) -> int:
         code = machine.emit_object(_optimised(ir_text, machine, target))
         if path:
             write_kept(path, code)
-    return _link(symbol, code)
+    return _link(symbols, code)
 
 
-def _link(symbol: str, code: bytes) -> int:
+def _without_collections(build: Callable[[], str]) -> str:
+    """Python's collector finds nothing to free among the many objects of a module being built, and adds a fifth."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return build()
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _link(symbols: tuple[str, ...], code: bytes) -> list[int]:
     """Place one object file in memory; each has an execution engine of its own, so symbols never clash."""
     module = llvm.parse_assembly("")
     engine = llvm.create_mcjit_compiler(module, _host_machine_for_linking())
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
-    return int(engine.get_function_address(symbol))
+    return [int(engine.get_function_address(symbol)) for symbol in symbols]
 
 
 _engines: list[Any] = []  # machine code lives as long as its engine

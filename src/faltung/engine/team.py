@@ -144,9 +144,9 @@ def _entry() -> tuple[Any, ...]:
             "initialise": (word, word),
             "stop": (word,),
         }
+        places = jit.addresses(tuple(f"team_{name}" for name in signatures), spec, _build)
         _functions = tuple(
-            ctypes.CFUNCTYPE(None, *kinds)(jit.address(f"team_{name}", spec, _build))
-            for name, kinds in signatures.items()
+            ctypes.CFUNCTYPE(None, *kinds)(place) for place, kinds in zip(places, signatures.values(), strict=True)
         )
     return _functions
 

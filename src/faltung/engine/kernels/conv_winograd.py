@@ -30,7 +30,7 @@ from typing import ClassVar
 from faltung.engine.emit import Emitter, Int, IntLike, Ptr, Vec
 from faltung.engine.epilogue import NO_STEPS, Steps
 from faltung.engine.kernels import epilogue, flat
-from faltung.engine.kernels.chunk import Fields, each_width
+from faltung.engine.kernels.chunk import Fields, each_width, tiles_of
 from faltung.engine.kernels.linear_form import apply_matrix
 from faltung.engine.kernels.microkernel import Ahead, Row, accumulate
 from faltung.engine.kernels.winograd_matrices import winograd
@@ -94,6 +94,7 @@ def emit(e: Emitter, s: Schedule) -> None:
 
 def emit_tiles(e: Emitter, s: InputSchedule) -> None:
     """V of a chunk."""
+    e.is_scheduled()
     k = _Chunk(e, e.chunk)
     reader = TileReader(e, s)
     with e.loop("tile", k.count) as tile:
@@ -101,36 +102,36 @@ def emit_tiles(e: Emitter, s: InputSchedule) -> None:
 
 
 def _multiply(k: _Chunk, s: Schedule, block: Int, vectors: int) -> None:
-    """M of a channel block. Where register tiles don't share the tiles out evenly, the last one overlaps another."""
-    e = k.e
-    panels = e.pointer("u").at(block * k.points * k.channels * k.width)
-    tiles = (k.count + (s.tiles - 1)) // s.tiles
-    lacking = tiles * s.tiles - k.count
-    narrow = e.choose(lacking <= tiles, lacking, 0) if s.narrow and s.tiles > 1 else e.int(0)
-    full, last = (tiles - narrow) * s.tiles, e.larger(k.count - s.tiles, 0)
+    """M of a channel block. Where full and narrower tiles don't share the tiles out evenly, the last one overlaps."""
+    e, width = k.e, s.vectors * k.e.lanes
+    panels = e.pointer("u").at(block * k.points * k.channels * width)
+    _, full = tiles_of(k.count, s.tiles)
+    even = full >= 0
+    full = e.choose(even, full, k.count // s.tiles) * s.tiles
+    start = e.choose(even, full, e.larger(k.count - (s.tiles - 1), 0))
     with e.loop("xi", k.points) as xi:
-        panel = panels.at(xi.index * k.channels * k.width)
+        panel = panels.at(xi.index * k.channels * width)
         source = k.V.at(xi.index * k.tile_block * k.v_pitch)
-        to = k.M.at(xi.index * k.tile_block * k.width)
+        to = k.M.at(xi.index * k.tile_block * width)
         with e.loop("t", full, step=s.tiles) as t:
-            _register_tile(k, s, s.tiles, vectors, source, panel, to, e.smaller(t.index, last), t.index)
+            _register_tile(k, s, s.tiles, vectors, source, panel, to, t.index)
         if s.narrow and s.tiles > 1:
-            with e.loop("t1", k.count, start=full, step=s.tiles - 1) as t:
-                _register_tile(k, s, s.tiles - 1, vectors, source, panel, to, t.index, t.index)
+            with e.loop("t1", k.count, start=start, step=s.tiles - 1) as t:
+                _register_tile(k, s, s.tiles - 1, vectors, source, panel, to, t.index)
 
 
 def _register_tile(
-    k: _Chunk, s: Schedule, tiles: int, vectors: int, source: Ptr, panel: Ptr, to: Ptr, first: Int, turn: Int
+    k: _Chunk, s: Schedule, tiles: int, vectors: int, source: Ptr, panel: Ptr, to: Ptr, first: Int
 ) -> None:
-    e = k.e
+    e, width = k.e, s.vectors * k.e.lanes
     accs = [e.zero() for _ in range(tiles * vectors)]
     row = Row.of(source.at(first * k.v_pitch), k.v_pitch, tiles)
-    floats = k.channels * k.width
-    ahead = Ahead.of(panel.at(floats), floats, turn // s.tiles, SHARES)
+    floats = k.channels * width
+    ahead = Ahead.of(panel.at(floats), floats, first // s.tiles, SHARES)
     accs, _, _ = accumulate(e, [row], panel, k.channels, accs, vectors, s.unroll, s.exact, s.vectors, ahead)
     for t in range(tiles):
         for v in range(vectors):
-            to.at((first + t) * k.width + v * e.lanes).store(accs[t * vectors + v])
+            to.at((first + t) * width + v * e.lanes).store(accs[t * vectors + v])
 
 
 def emit_outputs(e: Emitter, s: OutputSchedule) -> None:
@@ -187,8 +188,9 @@ class _Outputs:
         offset = self.bias.at(channel).load(e.lanes)
         results = []
         for i in range(m):
-            row = apply_matrix(e, f.At, [columns[j][i] for j in range(f.size)])
-            results.append([value + offset for value in row])
+            line = apply_matrix(e, f.At, [columns[j][i] for j in range(f.size)])
+            results.append([value + offset for value in line])
+        self.to = self.y.at(self.start + channel)
         with e.either(e.both(self.rows.equals(m), self.columns.equals(m))) as (whole, clipped):
             with whole:
                 for i in range(m):
@@ -198,12 +200,12 @@ class _Outputs:
                 for i in range(m):
                     for j in range(m):
                         self.room.at((i * m + j) * e.lanes).store(results[i][j])
-                with e.loop("i", self.rows) as i, e.loop("j", self.columns) as j:
-                    value = self.room.at((i.index * m + j.index) * e.lanes).load(e.lanes)
-                    self._write(value, channel, i.index, j.index, mask)
+                with e.loop("i", self.rows) as row, e.loop("j", self.columns) as column:
+                    value = self.room.at((row.index * m + column.index) * e.lanes).load(e.lanes)
+                    self._write(value, channel, row.index, column.index, mask)
 
     def _write(self, value: Vec, channel: Int, i: IntLike, j: IntLike, mask: object) -> None:
         k, finish = self.k, self.finish
-        at = self.start + k.y_h * i + k.y_w * j + channel
-        residual = None if finish.residual is None else finish.residual.at(at)
-        flat.store(self.y.at(at), finish(value, channel, residual, mask), mask)
+        offset = k.y_h * i + k.y_w * j
+        residual = None if finish.residual is None else finish.residual.at(self.start + channel).at(offset)
+        flat.store(self.to.at(offset), finish(value, channel, residual, mask), mask)

@@ -59,6 +59,7 @@ class WeightSchedule:
 
 def emit_weights(e: Emitter, s: WeightSchedule) -> None:
     """U = G g Gt for a range of input channels of one channel block; `packed` is [block][tap][channel][width]."""
+    e.is_scheduled()
     f, r = winograd(s.outputs, s.taps), s.taps
     channels, per_chunk, chunks_per_block = e.fields("channels channels_per_chunk chunks_per_block")
     width = s.vectors * e.lanes
@@ -124,12 +125,9 @@ class TileReader:
 
     def _channels(self, pixels: list[Ptr], to: Ptr, step: Int) -> None:
         e = self.e
-        whole = self.channels - self.channels % e.lanes
-        with e.loop("c", whole, step=e.lanes) as c:
-            self._transform([p.at(c.index) for p in pixels], to.at(c.index), step, None)
-        if self.s.masked:
-            mask = e.mask(self.channels - whole, e.lanes)
-            self._transform([p.at(whole) for p in pixels], to.at(whole), step, mask)
+        with e.loop("c", self.channels, step=e.lanes) as c:
+            mask = e.mask(self.channels - c.index, e.lanes) if self.s.masked else None
+            self._transform([p.at(c.index) for p in pixels], to.at(c.index), step, mask)
 
     def _transform(self, pixels: list[Ptr], to: Ptr, step: Int, mask: object) -> None:
         """The matrix from both sides for one vector of channels: columns into `room`, rows from there."""
