@@ -53,11 +53,16 @@ Draw = Callable[[Generator, int], np.ndarray]
 
 def _unit_floats(generator: Generator, count: int) -> np.ndarray:
     """(w & (2^24-1)) * 2^-24, float32."""
-    words = generator.words(count)
-    words &= np.uint32(2**24 - 1)
-    values = words.view(np.int32).astype(np.float32)
+    values = _low_bits(generator, count).astype(np.float32)
     values *= np.float32(2.0**-24)
     return values
+
+
+def _low_bits(generator: Generator, count: int) -> np.ndarray:
+    """w & (2^24-1), int32."""
+    words = generator.words(count)
+    words &= np.uint32(2**24 - 1)
+    return words.view(np.int32)
 
 
 def _wide_words(generator: Generator, count: int) -> np.ndarray:
@@ -143,7 +148,10 @@ def fill_uniform(
         if work is np.float64:
             values = _unit_doubles(stream, count) * span + start
         else:  # one rounding, as a fused multiply-add makes it: products of two float32 are exact in float64
-            values = (_unit_floats(stream, count).astype(np.float64) * span + start).astype(np.float32)
+            wide = _low_bits(stream, count).astype(np.float64)
+            wide *= span * 2.0**-24
+            wide += start
+            values = wide.astype(np.float32)
         values = values.astype(out.dtype, copy=False)
         values[values == last] = first
         return values
