@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pytest
 
-from faltung.engine import memory, registry, team
+from faltung.engine import registry, team
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel
 from faltung.engine.kernels import conv_grouped, conv_grouped_weights, group_plan
 from faltung.engine.reference import conv as reference
 from faltung.engine.target import Target
-from tests.engine.guard import guarded, guarded_copy
+from tests.engine.guard import guarded_copy, guarded_results
 
 TOLERANCE = 2e-6  # of the largest value: float32 sums of some hundred products
 LAYOUTS = ("planar", "channels last", "other")
@@ -53,14 +50,6 @@ def laid_out(x: np.ndarray, layout: str, at_end: bool = True) -> np.ndarray:
     return guarded_copy(x, layout == "channels last", at_end)
 
 
-@contextmanager
-def guarded_results(monkeypatch: pytest.MonkeyPatch, at_end: bool = True) -> Iterator[None]:
-    """Every array that kernels get for results and scratch is NaN between unmapped pages."""
-    with monkeypatch.context() as patch:
-        patch.setattr(memory, "empty", lambda shape, dtype=np.float32: guarded(shape, dtype, at_end))
-        yield
-
-
 def chosen(operation: str, label: str, *args: Any, **options: Any) -> Any:
     """The result of one candidate, which must not refuse but for groups that another one computes faster."""
     for name, refuse, run in registry.candidates(operation):
@@ -91,12 +80,10 @@ def all_passes(
     return y, gx, gw, gb
 
 
-def check(
-    case: Case, labels: tuple[str, str], layout: str, monkeypatch: pytest.MonkeyPatch, at_end: bool = True
-) -> None:
+def check(case: Case, labels: tuple[str, str], layout: str, at_end: bool = True) -> None:
     """All passes of a case against the reference in float64."""
     arrays = case.arrays()
-    with guarded_results(monkeypatch, at_end):
+    with guarded_results(at_end):
         y, gx, gw, gb = all_passes(case, labels, arrays, layout, at_end)
     g, (x, w, bias, gy) = case.geometry, (a.astype(np.float64) for a in arrays)
     assert_near(y, reference.forward(g, x, w, bias))

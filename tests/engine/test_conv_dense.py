@@ -31,8 +31,8 @@ from faltung.engine.kernels.winograd_matrices import winograd
 from faltung.engine.reference import conv as reference
 from faltung.engine.target import host
 from tests.engine import assembly
-from tests.engine.grouped_checks import LAYOUTS, Case, guarded_results, laid_out
-from tests.engine.guard import guarded_copy
+from tests.engine.grouped_checks import LAYOUTS, Case, laid_out
+from tests.engine.guard import guarded_copy, guarded_results
 
 DIRECT = 3e-6  # of the largest value: float32 sums of up to some thousand products
 WINOGRAD = 3e-5  # F(4x4, 3x3) loses some 3 bits; worst measured over these cases 1.1e-5
@@ -98,25 +98,25 @@ def assert_near(got: np.ndarray, expected: np.ndarray, tolerance: float) -> None
     np.testing.assert_allclose(got / scale, expected / scale, rtol=0, atol=tolerance)
 
 
-def check_forward(module: Any, case: Case, layout: str, monkeypatch: pytest.MonkeyPatch, tolerance: float) -> None:
+def check_forward(module: Any, case: Case, layout: str, tolerance: float) -> None:
     g, (x, w, bias, _) = case.geometry, case.arrays()
-    with guarded_results(monkeypatch):
+    with guarded_results():
         y = module.forward(g, laid_out(x, layout), guarded_copy(w), guarded_copy(bias), cache={})
     assert_near(y, reference.forward(g, *(a.astype(np.float64) for a in (x, w, bias))), tolerance)
     assert np.moveaxis(y, 1, -1).flags.c_contiguous
 
 
-def check_data(module: Any, case: Case, layout: str, monkeypatch: pytest.MonkeyPatch, tolerance: float) -> None:
+def check_data(module: Any, case: Case, layout: str, tolerance: float) -> None:
     g, (_, w, _, gy) = case.geometry, case.arrays()
-    with guarded_results(monkeypatch):
+    with guarded_results():
         gx = module.backward_data(g, laid_out(gy, layout), guarded_copy(w), cache=None)
     assert_near(gx, reference.backward_data(g, *(a.astype(np.float64) for a in (gy, w))), tolerance)
     assert np.moveaxis(gx, 1, -1).flags.c_contiguous
 
 
-def check_weights(module: Any, case: Case, layout: str, monkeypatch: pytest.MonkeyPatch, tolerance: float) -> None:
+def check_weights(module: Any, case: Case, layout: str, tolerance: float) -> None:
     g, (x, _, _, gy) = case.geometry, case.arrays()
-    with guarded_results(monkeypatch):
+    with guarded_results():
         gw, gb = module.backward_weights(g, laid_out(x, layout), laid_out(gy, layout), with_bias=True)
     expected = reference.backward_weights(g, x.astype(np.float64), gy.astype(np.float64), with_bias=True)
     assert_near(gw, expected[0], tolerance)
@@ -126,16 +126,16 @@ def check_weights(module: Any, case: Case, layout: str, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_direct(case, layout, monkeypatch):
-    check_forward(conv_dense, case, layout, monkeypatch, DIRECT)
-    check_data(conv_dense, case, layout, monkeypatch, DIRECT)
-    check_weights(conv_dense_weights, case, layout, monkeypatch, DIRECT)
-    check_weights(conv_gathered_weights, case, layout, monkeypatch, DIRECT)
+def test_direct(case, layout):
+    check_forward(conv_dense, case, layout, DIRECT)
+    check_data(conv_dense, case, layout, DIRECT)
+    check_weights(conv_dense_weights, case, layout, DIRECT)
+    check_weights(conv_gathered_weights, case, layout, DIRECT)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.geometry.dilation[-1] == 1], ids=str)
-def test_scattered_data_gradient(case, monkeypatch):
-    check_data(conv_scatter, case, "channels last", monkeypatch, DIRECT)
+def test_scattered_data_gradient(case):
+    check_data(conv_scatter, case, "channels last", DIRECT)
 
 
 @pytest.mark.parametrize("m", [2, 4])
@@ -144,16 +144,16 @@ def test_scattered_data_gradient(case, monkeypatch):
 def test_winograd(case, layout, m, monkeypatch):
     monkeypatch.setattr(conv_dense_winograd, "outputs_for", lambda *_: m)
     conv_dense_winograd.plan_for.cache_clear()
-    check_forward(conv_dense_winograd, case, layout, monkeypatch, WINOGRAD)
-    check_data(conv_dense_winograd, case, layout, monkeypatch, WINOGRAD)
+    check_forward(conv_dense_winograd, case, layout, WINOGRAD)
+    check_data(conv_dense_winograd, case, layout, WINOGRAD)
     conv_dense_winograd.plan_for.cache_clear()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("case", WIDER_CASES, ids=str)
-def test_winograd_of_wider_kernels(case, layout, monkeypatch):
-    check_forward(conv_dense_winograd, case, layout, monkeypatch, WINOGRAD)
-    check_data(conv_dense_winograd, case, layout, monkeypatch, WINOGRAD)
+def test_winograd_of_wider_kernels(case, layout):
+    check_forward(conv_dense_winograd, case, layout, WINOGRAD)
+    check_data(conv_dense_winograd, case, layout, WINOGRAD)
 
 
 @pytest.mark.parametrize("batches", ["one", "many"])
@@ -162,7 +162,7 @@ def test_winograd_weight_gradient(case, batches, monkeypatch):
     if batches == "many":
         monkeypatch.setattr(conv_winograd_gradient, "_SHARE_OF_L3", 10**6)
     conv_winograd_gradient.plan_for.cache_clear()
-    check_weights(conv_winograd_gradient, case, "channels last", monkeypatch, WINOGRAD)
+    check_weights(conv_winograd_gradient, case, "channels last", WINOGRAD)
     conv_winograd_gradient.plan_for.cache_clear()
 
 

@@ -9,8 +9,8 @@ from faltung.engine.flags import flags
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernels import conv_folded
 from faltung.engine.reference import conv as reference
-from tests.engine.grouped_checks import LAYOUTS, Case, guarded_results, laid_out
-from tests.engine.guard import guarded_copy
+from tests.engine.grouped_checks import LAYOUTS, Case, laid_out
+from tests.engine.guard import guarded_copy, guarded_results
 
 TOLERANCE = 3e-5  # Winograd's, as in test_conv_dense
 
@@ -33,10 +33,10 @@ CASES = [
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_forward(case, layout, monkeypatch):
+def test_forward(case, layout):
     g, (x, w, bias, _) = case.geometry, case.arrays()
     cache: dict = {}
-    with guarded_results(monkeypatch):
+    with guarded_results():
         y = conv_folded.forward(g, laid_out(x, layout), guarded_copy(w), guarded_copy(bias), cache=cache)
     expected = reference.forward(g, *(a.astype(np.float64) for a in (x, w, bias)))
     np.testing.assert_allclose(y, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())

@@ -57,14 +57,14 @@ CASES = [
 
 @pytest.mark.parametrize("layout", checks.LAYOUTS)
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_passes(case, layout, monkeypatch):
-    checks.check(case, LABELS, layout, monkeypatch)
+def test_passes(case, layout):
+    checks.check(case, LABELS, layout)
 
 
 @pytest.mark.parametrize("layout", ["planar", "channels last"])
 @pytest.mark.parametrize("case", CASES[::5], ids=str)
-def test_nothing_is_read_before_the_first_element(case, layout, monkeypatch):
-    checks.check(case, LABELS, layout, monkeypatch, at_end=False)
+def test_nothing_is_read_before_the_first_element(case, layout):
+    checks.check(case, LABELS, layout, at_end=False)
 
 
 @pytest.mark.parametrize("layout", ["planar", "channels last"])
@@ -91,8 +91,7 @@ def geometries(draw: st.DrawFn) -> Case:
 @settings(max_examples=40)
 @given(case=geometries(), layout=st.sampled_from(checks.LAYOUTS))
 def test_random_geometries(case, layout):
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        checks.check(case, LABELS, layout, monkeypatch)
+    checks.check(case, LABELS, layout)
 
 
 def test_groups_do_not_touch_each_other():

@@ -15,8 +15,8 @@ from faltung.engine.kernels.conv_problem import forward_problem
 from faltung.engine.reference import conv as reference
 from faltung.engine.target import host
 from tests.engine import assembly
-from tests.engine.grouped_checks import Case, guarded_results, laid_out
-from tests.engine.guard import guarded_copy
+from tests.engine.grouped_checks import Case, laid_out
+from tests.engine.guard import guarded_copy, guarded_results
 
 L = host().lanes
 
@@ -72,7 +72,7 @@ def step_by_step(y: np.ndarray, epilogue: Epilogue) -> np.ndarray:
 
 @pytest.mark.parametrize("steps, activation", EPILOGUES)
 @pytest.mark.parametrize("module, case", CASES, ids=lambda value: str(value) if isinstance(value, Case) else "")
-def test_bits_of_the_operations(module: Any, case: Case, steps: str, activation: str, monkeypatch) -> None:
+def test_bits_of_the_operations(module: Any, case: Case, steps: str, activation: str) -> None:
     g, (x, w, bias, _) = case.geometry, case.arrays()
     epilogue = epilogue_of(steps, activation, g.output_shape)
     plain = module.forward(g, x, w, bias, cache={})
@@ -84,7 +84,7 @@ def test_bits_of_the_operations(module: Any, case: Case, steps: str, activation:
             None if epilogue.residual is None else laid_out(epilogue.residual, "channels last"),
             activation,
         )
-        with guarded_results(monkeypatch):
+        with guarded_results():
             fused = module.forward(g, laid_out(x, "channels last"), guarded_copy(w), guarded_copy(bias), cache={},
                                    epilogue=guarded)  # fmt: skip
         results.append(fused.tobytes())

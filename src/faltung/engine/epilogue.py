@@ -7,10 +7,11 @@ comes before. Every step rounds as the operation of its own does, so that a fuse
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["ACTIVATIONS", "DIFFERENTIABLE", "NO_STEPS", "Epilogue", "Steps", "steps_of"]
+__all__ = ["ACTIVATIONS", "DIFFERENTIABLE", "NO_STEPS", "Epilogue", "Steps"]
 
 # name -> (the activation that it stands for: `<this>_forward` and `_backward` of the family; its numbers)
 ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
@@ -34,20 +35,23 @@ class Steps:
 NO_STEPS = Steps()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Epilogue:
-    """The steps with their numbers."""
+    """The steps with their numbers; a plain class, since a frozen record takes three times as long to make.
 
-    affine: np.ndarray | None = None  # (3, O): mean, scale and shift of each channel
-    residual: np.ndarray | None = None  # (N, O, *output)
-    activation: str = ""
+    Attributes:
+        affine: (3, O): mean, scale and shift of each channel; or None.
+        residual: (N, O, *output), or None.
+        activation: one of ACTIVATIONS, or none.
+        steps: which steps there are.
+    """
 
-    @property
-    def steps(self) -> Steps:
-        """Which steps there are."""
-        return Steps(self.affine is not None, self.residual is not None, self.activation)
+    __slots__ = ("activation", "affine", "residual", "steps")
+
+    def __init__(
+        self, affine: np.ndarray | None = None, residual: np.ndarray | None = None, activation: str = ""
+    ) -> None:
+        self.affine, self.residual, self.activation = affine, residual, activation
+        self.steps = _steps(affine is not None, residual is not None, activation)
 
 
-def steps_of(epilogue: Epilogue | None) -> Steps:
-    """The steps of an epilogue that may be absent."""
-    return NO_STEPS if epilogue is None else epilogue.steps
+_steps = lru_cache(maxsize=64)(Steps)

@@ -15,6 +15,7 @@ import os
 import threading
 import weakref
 from collections import deque
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 POOLED_BYTES = 1 << 16
 KEEP_FRACTION = 0.25
 _HUGE_PAGE = 2 << 20
+_FLOAT, _BYTE = np.dtype(np.float32), np.dtype(np.uint8)
 
 _lock = threading.RLock()  # a signal handler may allocate while the pool is at work
 _free: dict[int, list[_Block]] = {}
@@ -76,25 +78,35 @@ def is_lease(array: Any) -> bool:
     return isinstance(array, _Lease)
 
 
-def empty(shape: tuple[int, ...], dtype: Any = np.float32, strides: tuple[int, ...] | None = None) -> np.ndarray:
+def empty(shape: tuple[int, ...], dtype: Any = _FLOAT, strides: tuple[int, ...] | None = None) -> np.ndarray:
     """An uninitialised array, from the pool if it is large: C-contiguous, or with the `strides` of a dense array."""
-    kind = np.dtype(dtype)
-    size_bytes = kind.itemsize * math.prod(shape)
+    if dtype is not _FLOAT:
+        dtype = np.dtype(dtype)
+    size_bytes = dtype.itemsize * math.prod(shape)
     if size_bytes < POOLED_BYTES:
-        return np.empty(shape, kind) if strides is None else np.ndarray(shape, kind, strides=strides)
+        return np.empty(shape, dtype) if strides is None else np.ndarray(shape, dtype, strides=strides)
     block = _take(_round_up(size_bytes))
-    lease = _Lease((block.size,), np.uint8, block.pages, block.start)
+    lease = _Lease((block.size,), _BYTE, block.pages, block.start)
     ticket = _Ticket(lease, _returned.append)
     ticket.block = block
     _leased[id(block)] = ticket
-    return np.ndarray(shape, kind, lease, 0, strides)
+    return np.ndarray(shape, dtype, lease, 0, strides)
 
 
-def empty_channels_last(shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+def empty_channels_last(shape: tuple[int, ...], dtype: Any = _FLOAT) -> np.ndarray:
     """An uninitialised array of logical shape (N, C, *spatial) whose channels lie innermost in memory."""
-    batch, channels, *spatial = shape
-    array = empty((batch, *spatial, channels), dtype)
-    return array.transpose(0, array.ndim - 1, *range(1, array.ndim - 1))
+    return empty(shape, dtype, channels_last_strides(shape, 4 if dtype is _FLOAT else np.dtype(dtype).itemsize))
+
+
+@lru_cache(maxsize=4096)
+def channels_last_strides(shape: tuple[int, ...], itemsize: int = 4) -> tuple[int, ...]:
+    """Bytes from element to element of a dense array (N, C, *spatial) whose channels lie innermost."""
+    _, channels, *spatial = shape
+    strides = [itemsize]
+    for size in (channels, *reversed(spatial)):
+        strides.append(strides[-1] * max(size, 1))
+    inner, *outer = strides
+    return (outer.pop(), inner, *reversed(outer))
 
 
 _HEAD_BYTES = object.__basicsize__  # NumPy's C interface: the data pointer follows the object's head

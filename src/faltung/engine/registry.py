@@ -89,6 +89,10 @@ _resolved: dict[str, tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callabl
 
 def call(name: str, *args: Any, **options: Any) -> Any:
     """Run the operation `name` on the first candidate that fits, else on the NumPy reference."""
+    if name in _BY_GEOMETRY and not (flags.benchmark or debug.LEVEL):
+        kinds = args[1].dtype, args[2].dtype
+        key = (name, args[0], kinds, options.get("cache") is None, flags.winograd, flags.deterministic)
+        return (_chosen.get(key) or _choose(key, args, options))(*args, **options)
     kernels, reference = _resolved.get(name) or _resolve(name)
     if flags.benchmark and flags.measuring and name in _MEASURABLE:
         fitting = [(label, run) for label, refuse, run in kernels if refuse(*args, **options) is None]
@@ -96,26 +100,19 @@ def call(name: str, *args: Any, **options: Any) -> Any:
             return choice.fastest(name, fitting, args, options)(*args, **options)
     if debug.LEVEL:
         return _call_and_tell(name, kernels, reference, args, options)
-    if name in _BY_GEOMETRY:
-        return _remembered(name, kernels, reference, args, options)(*args, **options)
     for _, refuse, run in kernels:
         if refuse(*args, **options) is None:
             return run(*args, **options)
     return reference(*args, **options)
 
 
-def _remembered(
-    name: str, kernels: list[Any], reference: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
-) -> Callable[..., Any]:
-    """The first candidate that fits, asked once per geometry, types and switches."""
-    kinds = [None if array is None else array.dtype for array in args[1:]]
-    key = (name, args[0], *kinds, options.get("cache") is None, flags.winograd, flags.deterministic)
-    run = _chosen.get(key)
-    if run is None:
-        if len(_chosen) >= _MOST_CHOSEN:  # shapes without end
-            _chosen.clear()
-        fitting = (run for _, refuse, run in kernels if refuse(*args, **options) is None)
-        run = _chosen[key] = next(fitting, reference)
+def _choose(key: tuple[Any, ...], args: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Any]:
+    """The first candidate that fits: asked once per operation (the key's first part), geometry, types and switches."""
+    kernels, reference = _resolved.get(key[0]) or _resolve(key[0])
+    if len(_chosen) >= _MOST_CHOSEN:  # shapes without end
+        _chosen.clear()
+    fitting = (run for _, refuse, run in kernels if refuse(*args, **options) is None)
+    run = _chosen[key] = next(fitting, reference)
     return run
 
 

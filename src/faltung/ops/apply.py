@@ -1,8 +1,8 @@
 """The one door: every operation on tensors is called here, so here the tape records (and a compiler can trace).
 
-`apply` takes tensors apart, runs the operation's forward on arrays and wraps what comes back. `apply_inplace` writes
-the result into its first tensor instead, and rewrites that tensor's history. Nothing computes on arrays outside this
-door.
+`apply` takes tensors apart, runs the operation's forward on arrays and wraps what comes back; `compute` does so where
+there is nothing to record. `apply_inplace` writes the result into its first tensor instead, and rewrites that tensor's
+history. Nothing computes on arrays outside this door.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from faltung.autograd.saved_hooks import pack_saved
 from faltung.dtypes import OF_NUMPY, can_cast
 from faltung.tensor import Tensor, ViewOf
 
-__all__ = ["apply", "apply_inplace", "check_inplace", "check_result_cast"]
+__all__ = ["apply", "apply_inplace", "check_inplace", "check_result_cast", "compute"]
 
 _ndarray = np.ndarray
 _NONE_NEEDED: tuple[tuple[bool, ...], ...] = tuple((False,) * count for count in range(64))
@@ -67,6 +67,11 @@ def apply(op: type[Op], *tensors: Any, **attributes: Any) -> Any:
     if recording:
         _record(node, tensors, (result,))
     return result
+
+
+def compute(op: type[Op], *tensors: Any, **attributes: Any) -> Tensor:
+    """As `apply`, for a quiet operation without gradient whose forward asks nothing of its context: no node is made."""
+    return _wrap(op.forward(None, *[None if t is None else t._data for t in tensors], **attributes))
 
 
 def _as_view(op: type[Op], source: Tensor, array: Any, attributes: dict[str, Any]) -> Tensor:

@@ -15,7 +15,7 @@ from faltung.autograd.graph import Op
 from faltung.engine.epilogue import Epilogue
 from faltung.engine.geometry import ConvGeometry
 from faltung.ops.activation import gradient_through
-from faltung.ops.apply import apply
+from faltung.ops.apply import apply, compute
 from faltung.tensor import Tensor
 
 Cache = dict[Any, Any] | None
@@ -37,7 +37,7 @@ def convolution_finished(
 ) -> Tensor:
     """`convolution` with the steps of `engine.epilogue` behind it; it has no gradient."""
     attributes = {"geometry": geometry, "cache": w.engine_cache(), "activation": activation}
-    return apply(ConvolutionFinished, x, w, bias, affine, residual, **attributes)
+    return compute(ConvolutionFinished, x, w, bias, affine, residual, **attributes)
 
 
 def convolution_backward_data(gy: Tensor, w: Tensor, geometry: ConvGeometry, keep_packed: bool = True) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from faltung.engine import memory, team
-from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
+from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import conv_direct, pack_weights
@@ -60,8 +60,8 @@ def forward(
 ) -> np.ndarray:
     """y = conv(x, w) + bias, then the epilogue, physically channels last."""
     y = memory.empty_channels_last(geometry.output_shape)
-    steps = steps_of(epilogue)
-    launches, _ = _launches(geometry, "forward", x.strides, _is_aligned(y), team.get_num_threads(), steps)
+    steps = NO_STEPS if epilogue is None else epilogue.steps
+    launches, _ = _launches(geometry, "forward", x.strides, team.get_num_threads(), steps)
     _run(launches[0], x, w, bias, y, cache, epilogues.channels_last(epilogue))
     return y
 
@@ -69,7 +69,7 @@ def forward(
 def backward_data(geometry: ConvGeometry, gy: np.ndarray, w: np.ndarray, *, cache: Cache = None) -> np.ndarray:
     """The gradient of the input, physically channels last."""
     gx = memory.empty_channels_last(geometry.input_shape)
-    launches, complete = _launches(geometry, "backward", gy.strides, _is_aligned(gx), team.get_num_threads())
+    launches, complete = _launches(geometry, "backward", gy.strides, team.get_num_threads())
     if not complete:
         gx.fill(0.0)
     for launch in launches:
@@ -112,12 +112,14 @@ class _Launch:
     weight_roles: str
     plan: Plan
     kernel: Kernel
-    panel_width: int
+    groups: int
+    padded: int  # output channels of a group, in whole blocks
     y_offset_bytes: int
     scratch_floats: int  # of all threads
     chunks: int
-    panels_key: tuple[Any, ...]  # of the packed weights in their cache
-    fields: bytes  # behind the addresses and what depends on weights and bias
+    panels_key: str  # of the packed weights in their cache
+    zeros: np.ndarray  # in place of a bias
+    fields: bytes  # behind the addresses and what depends on bias and epilogue
 
 
 @lru_cache(maxsize=4096)
@@ -125,7 +127,6 @@ def _launches(
     geometry: ConvGeometry,
     roles: str,
     x_strides: tuple[int, ...],
-    y_aligned: bool,
     threads: int,
     steps: Steps = NO_STEPS,
 ) -> tuple[tuple[_Launch, ...], bool]:
@@ -133,8 +134,8 @@ def _launches(
     problems, complete = ((forward_problem(geometry),), True) if roles == "forward" else backward_problems(geometry)
     shapes = (geometry.input_shape, geometry.output_shape)
     x_shape, y_shape = shapes if roles == "forward" else shapes[::-1]
-    xs, ys = _in_elements(x_shape, x_strides), _in_elements(y_shape, _channels_last_strides(y_shape))
-    large = 4 * prod(y_shape) > host().l3_bytes and y_aligned
+    xs, ys = _in_elements(x_shape, x_strides), _in_elements(y_shape, memory.channels_last_strides(y_shape))
+    large = 4 * prod(y_shape) > max(host().l3_bytes, memory.POOLED_BYTES)  # from the pool, which aligns
     return tuple(_launch(p, geometry, roles, x_shape, xs, ys, large, threads, steps) for p in problems), complete
 
 
@@ -152,7 +153,10 @@ def _launch(
     x_d, x_h, x_w = (0, plan.row_pixels * xs[4], xs[4]) if flat else xs[2:]
     if flat:
         y_d, y_h, y_w = 0, plan.row_pixels * ys[4], ys[4]
+    width, schedule = plan.schedule.vectors * host().lanes, replace(plan.schedule, epilogue=steps)
+    padded, taps = plan.blocks * width, problem.taps[0] * problem.taps[1] * problem.taps[2]
     fields = pack_last(
+        taps * problem.channels * width,
         problem.groups, plan.channel_groups, plan.planes, plan.row_blocks, plan.rows_per_chunk,
         plan.blocks_per_group, plan.blocks,
         plan.out_w, plan.out_h, plan.row_pixels, plan.all_pixels,
@@ -162,11 +166,10 @@ def _launch(
         ys[0], y_d, y_h, y_w, problem.out_channels,
         plan.scratch_floats, plan.packed_w,
     )  # fmt: skip
+    key = f"direct {roles} {problem.groups} {problem.tap_index} {plan.schedule.vectors} {plan.channel_block}"
     return _Launch(
-        problem, three(geometry.kernel), roles, plan, _kernel(replace(plan.schedule, epilogue=steps)),
-        plan.schedule.vectors * host().lanes,
-        y_offset_bytes, threads * plan.scratch_floats, plan.chunks_per_group * problem.groups,
-        ("direct", roles, problem.groups, problem.tap_index, plan.schedule.vectors, plan.channel_block), fields,
+        problem, three(geometry.kernel), roles, plan, _kernel(schedule), problem.groups, padded, y_offset_bytes,
+        threads * plan.scratch_floats, plan.chunks_per_group * problem.groups, key, zeros_of(padded), fields,
     )  # fmt: skip
 
 
@@ -179,30 +182,16 @@ def _run(
     cache: Cache,
     epilogue: Epilogue | None = None,
 ) -> None:
-    problem, plan = launch.problem, launch.plan
     panels = cache.get(launch.panels_key) if cache else None
     if panels is None:
         panels = _panels(launch, w, cache)
-    biases, bias_g = padded_bias(bias, problem, plan.blocks * launch.panel_width)
+    biases, bias_g = (launch.zeros, 0) if bias is None else padded_bias(bias, launch.problem, launch.padded)
     scratch = memory.empty((launch.scratch_floats,)) if launch.scratch_floats else biases
-    panel_floats = panels.shape[-2] * panels.shape[-1]
-    finish, _kept = epilogues.values(epilogue, problem.groups, plan.blocks * launch.panel_width)
+    finish, _kept = epilogues.NOTHING if epilogue is None else epilogues.values(epilogue, launch.groups, launch.padded)
     launch.kernel.launch_packed(
         launch.chunks, address(x), address(panels), address(biases), bias_g,
-        address(y) + launch.y_offset_bytes, address(scratch), panel_floats, *finish, rest=launch.fields,
+        address(y) + launch.y_offset_bytes, address(scratch), *finish, rest=launch.fields,
     )  # fmt: skip
-
-
-def _is_aligned(y: np.ndarray) -> bool:
-    """True if stores that go past the caches may start at the first element."""
-    return address(y) % host().vector_bytes == 0
-
-
-def _channels_last_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Bytes from element to element of a fresh channels-last array."""
-    batch_step = 4 * prod(shape[1:])
-    strides = [4 * shape[1] * prod(shape[axis + 1 :]) for axis in range(2, len(shape))]
-    return (batch_step, 4, *strides)
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,7 @@ import numpy as np
 
 from faltung.engine import memory, team
 from faltung.engine.emit import Emitter
-from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
+from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps
 from faltung.engine.flags import flags
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
@@ -22,7 +22,6 @@ from faltung.engine.kernels.conv_dense import (
     even_columns,
     padded_bias,
     refuse,
-    strides_of,
     vectors_for,
     zeros_of,
 )
@@ -153,9 +152,11 @@ class Plan:
     channel_blocks: int
     chunks: int
     panel_width: int
+    padded: int  # output channels in whole blocks
     scratch_floats: int  # per thread
+    key: str  # of U in its cache, before the roles
     fields: bytes  # behind the addresses and the epilogue's
-    zeros: np.ndarray  # for pixels outside the plane; `fields` holds its address
+    zeros: np.ndarray  # in place of a bias, and for pixels outside the plane: `fields` holds its address
 
 
 def run(
@@ -170,11 +171,14 @@ def run(
 ) -> None:
     """A stride-1 problem over x, or over gy, into y."""
     x, threads = channels_adjacent(x), team.get_num_threads()
-    plan = plan_for(problem, cache is not None, threads, host(), steps_of(epilogue), strides_of(x))
-    u = _weights(problem, w, plan, cache, roles)
-    biases, _ = padded_bias(bias, problem, plan.channel_blocks * plan.panel_width)
+    steps = NO_STEPS if epilogue is None else epilogue.steps
+    plan = plan_for(problem, cache is not None, threads, host(), steps, x.strides)
+    u = cache.get(plan.key + roles) if cache else None
+    if u is None:
+        u = _weights(problem, w, plan, cache, roles)
+    biases = plan.zeros if bias is None else padded_bias(bias, problem, plan.padded)[0]
     scratch = memory.empty((threads * plan.scratch_floats,))
-    finish, _kept = epilogues.values(epilogue, 1, plan.channel_blocks * plan.panel_width)
+    finish, _kept = epilogues.NOTHING if epilogue is None else epilogues.values(epilogue, 1, plan.padded)
     kernels = plan.read_tiles.address, plan.write_tiles.address
     addresses = (address(x), address(u), address(biases), address(y), address(scratch))
     plan.product.launch_packed(plan.chunks, *kernels, *addresses, *finish, rest=plan.fields)
@@ -202,7 +206,7 @@ def plan_for(
     threads: int,
     target: Target,
     steps: Steps = NO_STEPS,
-    x_strides: tuple[int, ...] = (0,) * 5,
+    x_strides: tuple[int, ...] = (0,) * 4,
 ) -> Plan:
     """Register tile and chunks; nothing here changes a bit of the result, but for m."""
     r = problem.taps[2]
@@ -229,10 +233,11 @@ def plan_for(
     v_pitch = c + _v_gap(c)
     v_floats, m_floats = (-(-size * tile_block * floats // 16) * 16 for floats in (v_pitch, width))
     _, out_h, out_w = problem.output
-    zeros = zeros_of(c)
+    padded = channel_blocks * width
+    zeros = zeros_of(max(c, padded))
     fields = pack_last(
         address(zeros), size, tiles, tile_blocks, tile_block, part_blocks, c, channel_blocks, o, tiles_h, tiles_w,
-        *problem.input[1:], *problem.before[1:], out_h, out_w, x_strides[0], x_strides[3], x_strides[4],
+        *problem.input[1:], *problem.before[1:], out_h, out_w, x_strides[0] // 4, x_strides[2] // 4, x_strides[3] // 4,
         out_h * out_w * o, out_w * o, o, width, v_floats + m_floats, v_floats, v_pitch,
     )  # fmt: skip
     chunks = tile_blocks * -(-channel_blocks // part_blocks)
@@ -240,7 +245,8 @@ def plan_for(
     reader = kernel_for("conv_winograd_tiles", InputSchedule(m, c % lanes != 0, r))
     writer = kernel_for("conv_winograd_outputs", OutputSchedule(m, r, o % lanes != 0, steps))
     return Plan(
-        schedule, m, product, reader, writer, channel_blocks, chunks, width, v_floats + m_floats, fields, zeros,
+        schedule, m, product, reader, writer, channel_blocks, chunks, width, padded, v_floats + m_floats,
+        f"winograd {m} {r} {vectors} ", fields, zeros,
     )  # fmt: skip
 
 
@@ -278,11 +284,8 @@ def _cut(
 
 
 def _weights(problem: Problem, w: np.ndarray, plan: Plan, cache: Cache, roles: str) -> np.ndarray:
-    """U, from the cache if it is there."""
+    """U, left in the cache."""
     r, m, vectors, blocks = problem.taps[2], plan.outputs, plan.schedule.vectors, plan.channel_blocks
-    key = ("winograd", roles, r, m, vectors)
-    if cache is not None and key in cache:
-        return cache[key]
     size, taps = (m + r - 1) ** 2, r * r
     c, o, width = problem.channels, problem.out_channels, plan.panel_width
     table = panel_table(problem, (1, r, r), c)
@@ -296,5 +299,5 @@ def _weights(problem: Problem, w: np.ndarray, plan: Plan, cache: Cache, roles: s
         blocks * chunks_per_block, address(packed), address(u), c, per_chunk, chunks_per_block
     )
     if cache is not None:
-        cache[key] = u
+        cache[plan.key + roles] = u
     return u

@@ -31,8 +31,8 @@ from faltung.engine.kernels.microkernel import Ahead, Row, accumulate
 from faltung.engine.kernels.rows import copy_pixels, copy_planes, fill
 
 FIELDS = (
-    f"x w bias bias_g y scratch panel_floats {epilogue.FIELDS} "
-    "groups channel_groups planes row_blocks rows_per_chunk blocks_per_group blocks "  # how chunks are cut
+    f"x w bias bias_g y scratch {epilogue.FIELDS} "
+    "panel_floats groups channel_groups planes row_blocks rows_per_chunk blocks_per_group blocks "  # how chunks are cut
     "out_w out_h row_pixels all_pixels "  # all_pixels bounds flattened rows
     "in_d in_h in_w stride_d stride_h stride_w dil_d dil_h dil_w before_d before_h before_w "
     "taps_d taps_h taps_w channels channel_block out_channels "

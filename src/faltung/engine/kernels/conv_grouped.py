@@ -30,7 +30,7 @@ import numpy as np
 
 from faltung.engine import layout, memory, registry, team
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
-from faltung.engine.epilogue import ACTIVATIONS, NO_STEPS, Epilogue, Steps, steps_of
+from faltung.engine.epilogue import ACTIVATIONS, NO_STEPS, Epilogue, Steps
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import epilogue as epilogues
@@ -133,7 +133,8 @@ def _run(
 ) -> None:
     source, planar = readable(source)
     place = address(result)
-    job = _prepared(g, back, source.strides, planar, place % 64 == 0, steps_of(epilogue))
+    steps = NO_STEPS if epilogue is None else epilogue.steps
+    job = _prepared(g, back, source.strides, planar, place % 64 == 0, steps)
     lanes = job.schedule.lanes
     packed = cache.get(job.key) if cache is not None else None
     if packed is None:
@@ -148,6 +149,11 @@ def _run(
     job.kernel.launch_packed(job.chunks, *addresses, *finish, rest=job.fields)
 
 
+def weights_key(lanes: Lanes, block: int, taps: int, back: bool, flip: bool) -> str:
+    """What packed weights are kept under: a string, which is hashed only once."""
+    return f"grouped {lanes} {block} {taps} {back} {flip}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     """One pass of one geometry, prepared: everything but the addresses."""
@@ -155,7 +161,7 @@ class _Job:
     purpose: Pass
     schedule: Schedule
     kernel: Kernel
-    key: tuple[Any, ...]  # of the packed weights in a cache
+    key: str  # of the packed weights in a cache
     chunks: int
     vectors: int
     scratch_floats: int
@@ -183,7 +189,7 @@ def _prepared(g: ConvGeometry, back: bool, strides: tuple[int, ...], planar: boo
         "result_w": width,
     }
     fields = pack_last(*(known[name] for name in kernel.fields[len(_FIRST) :]))
-    key = ("conv_grouped", lanes, schedule.block, schedule.taps, back, purpose.flip)
+    key = weights_key(lanes, schedule.block, schedule.taps, back, purpose.flip)
     return _Job(
         purpose,
         schedule,

@@ -97,6 +97,7 @@ class Pass:
     flip: bool
 
 
+@lru_cache(maxsize=4096)
 def forward_pass(g: ConvGeometry) -> Pass:
     """y from x."""
     before = three(tuple(pair[0] for pair in g.padding), 0)
@@ -117,6 +118,7 @@ def forward_pass(g: ConvGeometry) -> Pass:
     )
 
 
+@lru_cache(maxsize=4096)
 def data_pass(g: ConvGeometry) -> Pass:
     """gx from gy."""
     before = three(tuple(pair[0] for pair in g.padding), 0)
