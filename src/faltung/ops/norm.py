@@ -17,7 +17,7 @@ from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.engine.epilogue import DIFFERENTIABLE
 from faltung.ops.activation import gradient_through
-from faltung.ops.apply import apply, apply_inplace
+from faltung.ops.apply import apply, apply_inplace, check_inplace
 from faltung.ops.padding import constant_pad
 from faltung.tensor import Tensor
 
@@ -324,19 +324,48 @@ def _neighbours(x: Tensor, size: int, before: int) -> Tensor:
     return total
 
 
-class RunningAverage(Op):
-    """keep * running + gain * value."""
+class TrackStatistics(Op):
+    """Running statistics, moved towards those of a batch; written in place."""
 
-    name = "running_average"
+    name = "track_statistics"
 
     @staticmethod
-    def forward(ctx: Any, running: np.ndarray, value: np.ndarray, keep: float, gain: float) -> np.ndarray:
-        return running * keep + value * gain
+    def inplace(
+        ctx: Any,
+        running_mean: np.ndarray,
+        running_var: np.ndarray,
+        mean: np.ndarray,
+        var: np.ndarray,
+        momentum: float,
+        correction: float,
+    ) -> None:
+        for running, value in ((running_mean, mean * momentum), (running_var, var * (momentum * correction))):
+            running *= 1.0 - momentum
+            running += value
 
 
-def update_running(running: Tensor, value: Tensor, momentum: float, correction: float = 1.0) -> None:
-    """Move `running` towards correction * value by the fraction `momentum`, in place."""
-    apply_inplace(RunningAverage, running, value, keep=1.0 - momentum, gain=momentum * correction)
+class CountUp(Op):
+    """x + 1, in place."""
+
+    name = "count_up"
+
+    @staticmethod
+    def inplace(ctx: Any, x: np.ndarray) -> None:
+        np.add(x, 1, out=x, casting="unsafe")
+
+
+def track_statistics(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, momentum: float, correction: float
+) -> None:
+    """Move running statistics towards `mean` and correction * `var` by the fraction `momentum`, in place."""
+    check_inplace("track_statistics", running_var)
+    apply_inplace(TrackStatistics, running_mean, running_var, mean, var, momentum=momentum, correction=correction)
+    running_var._storage.bump()
+
+
+def count_up(counter: Tensor) -> None:
+    """Add one, in place."""
+    apply_inplace(CountUp, counter)
 
 
 def batch_norm(

@@ -102,8 +102,7 @@ def batch_norm_activation(
     y, mean, var = ops.batch_norm(input, weight, bias, eps, activation)
     if running_mean is not None and running_var is not None and values > 0:
         momentum = as_number(where, "momentum", momentum)
-        ops.update_running(running_mean, mean, momentum)
-        ops.update_running(running_var, var, momentum, correction=values / (values - 1))
+        ops.track_statistics(running_mean, running_var, mean, var, momentum, values / (values - 1))
     return y
 
 
@@ -149,9 +148,8 @@ def instance_norm(
         return ops.batch_norm_inference(input, running_mean, running_var, weight, bias, eps)
     y, mean, var = ops.group_norm(input, max(shape[1], 1), weight, bias, eps)
     if running_mean is not None and running_var is not None and input._data.size:
-        momentum = as_number(where, "momentum", momentum)
-        ops.update_running(running_mean, mean.mean(0), momentum)
-        ops.update_running(running_var, var.mean(0), momentum, correction=positions / (positions - 1))
+        momentum, correction = as_number(where, "momentum", momentum), positions / (positions - 1)
+        ops.track_statistics(running_mean, running_var, mean.mean(0), var.mean(0), momentum, correction)
     return y
 
 
