@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faltung.engine.geometry import PoolGeometry
+from faltung.engine.geometry import NO_TAP, PoolGeometry
+from faltung.engine.reference import pool as reference
+from faltung.engine.registry import call
 from tests.engine.kernel_check import channels_last, check, floats, kernel, lanes
 
 WINDOWS: list[dict[str, Any]] = [
@@ -34,7 +36,26 @@ def check_max(geometry: PoolGeometry, x: np.ndarray) -> None:
     values, nothing = check("pool.max_forward", geometry, x, rtol=0, atol=0, with_indices=False)
     assert nothing is None
     np.testing.assert_array_equal(values, y)
-    check("pool.max_backward", geometry, floats(y.shape, 5), indices)
+    gy = floats(y.shape, 5)
+    check("pool.max_backward", geometry, gy, indices)
+    check_taps(geometry, x, y, indices, gy)
+
+
+def check_taps(geometry: PoolGeometry, x: np.ndarray, y: np.ndarray, indices: np.ndarray, gy: np.ndarray) -> None:
+    """Taps tell what indices tell, and what an activation lets through."""
+    gx = call("pool.max_backward", geometry, gy, indices)
+    values, taps = check("pool.max_taps_forward", geometry, x, rtol=0, atol=0)
+    np.testing.assert_array_equal(values, y)
+    np.testing.assert_array_equal(reference.tap_indices(geometry, taps), indices)
+    np.testing.assert_array_equal(check("pool.max_taps_backward", geometry, gy, taps), gx)
+    for name, low, high in (("relu", 0, np.inf), ("relu6", 0, 6)):
+        activated = np.clip(4 * x, low, high)  # as many of 6 as of 0
+        values, taps = check("pool.max_taps_forward", geometry, activated, rtol=0, atol=0, activation=name)
+        passed = (values > low) & (values < high)
+        np.testing.assert_array_equal(taps == NO_TAP, ~passed)
+        _, found = call("pool.max_forward", geometry, activated)
+        masked = call("pool.max_backward", geometry, np.where(passed, gy, np.float32(0)), found)
+        np.testing.assert_array_equal(check("pool.max_taps_backward", geometry, gy, taps), masked)
 
 
 @pytest.mark.parametrize("window", WINDOWS, ids=str)

@@ -158,6 +158,9 @@ class ConvGeometry:
         return self.name
 
 
+NO_TAP = 255  # in place of a window's kernel tap: no gradient goes back from there
+
+
 @dataclass(frozen=True, slots=True)
 class PoolGeometry:
     """Sizes of one pooling: x (N, C, *input) -> y (N, C, *output)."""

@@ -27,6 +27,7 @@ _FUNCTIONS = (
     "neg abs sign floor ceil trunc round square cube sqrt rsqrt reciprocal inverse_square exp expm1 log log1p clamp"
 ).split()
 _SLOPES = [f"{name}_backward" for name in "abs square cube sqrt rsqrt reciprocal expm1 log1p clamp".split()]
+_POOLINGS = ("max", "max_taps", "avg", "adaptive_avg")
 _LOSSES = ("mse", "l1", "smooth_l1", "huber", "bce", "bce_logits")  # of elements
 
 # operation -> modules under engine.kernels, tried in this order before the reference
@@ -69,7 +70,7 @@ CANDIDATES: dict[str, tuple[str, ...]] = {
     "dropout.backward": ("dropout",),
     "optimizer.sgd": ("optimizer",),
     "optimizer.adam": ("optimizer",),
-    **{f"pool.{name}_{way}": ("pool",) for name in ("max", "avg", "adaptive_avg") for way in ("forward", "backward")},
+    **{f"pool.{name}_{way}": ("pool",) for name in _POOLINGS for way in ("forward", "backward")},
     "resample.axis": ("resample",),
     "resample.planes": ("resample",),
     **{f"pointwise.{name}": ("pointwise", "broadcast") for name in ARITHMETIC},

@@ -21,9 +21,20 @@ from faltung.tensor import Tensor
 Cache = dict[Any, Any] | None
 
 
-def convolution(x: Tensor, w: Tensor, bias: Tensor | None, geometry: ConvGeometry, activation: str = "") -> Tensor:
-    """x (N, I, *input), w (O, I/G, *kernel), bias (O,) -> (N, O, *output), through relu or relu6 if named."""
-    return apply(Convolution, x, w, bias, geometry=geometry, cache=w.engine_cache(), activation=activation)
+def convolution(
+    x: Tensor,
+    w: Tensor,
+    bias: Tensor | None,
+    geometry: ConvGeometry,
+    activation: str = "",
+    pooled: bool = False,
+) -> Tensor:
+    """x (N, I, *input), w (O, I/G, *kernel), bias (O,) -> (N, O, *output), through relu or relu6 if named.
+
+    `pooled`: the caller hands the result to `max_pool` alone, with the name of the activation, whose gradient it takes.
+    """
+    how = {"geometry": geometry, "cache": w.engine_cache(), "activation": activation, "pooled": pooled}
+    return apply(Convolution, x, w, bias, **how)
 
 
 def convolution_finished(
@@ -76,13 +87,13 @@ class Convolution(Op):
         geometry: ConvGeometry,
         cache: Cache,
         activation: str,
+        pooled: bool,
     ) -> np.ndarray:
-        ctx.geometry, ctx.activation = geometry, activation
+        ctx.geometry, ctx.activation = geometry, "" if pooled else activation
         _keep_what_gradients_need(ctx)
-        epilogue = None
-        if activation:
+        if ctx.activation:
             ctx.save_outputs(0)
-            epilogue = Epilogue(activation=activation)
+        epilogue = Epilogue(activation=activation) if activation else None
         about_to_change = ctx.needs_input_grad[1]
         kept = None if about_to_change else cache
         return engine.call("conv.forward", geometry, x, w, bias, cache=kept, epilogue=epilogue)

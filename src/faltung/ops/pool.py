@@ -10,18 +10,27 @@ import numpy as np
 from faltung import engine
 from faltung.autograd.graph import Op
 from faltung.autograd.modes import is_grad_enabled
-from faltung.engine.geometry import PoolGeometry
+from faltung.engine.geometry import NO_TAP, PoolGeometry
+from faltung.ops.activation import gradient_through
 from faltung.ops.apply import apply
 from faltung.tensor import Tensor
 
 Ints = tuple[int, ...]
 
 
-def max_pool(x: Tensor, geometry: PoolGeometry) -> Tensor:
-    """x (N, C, *input) -> largest samples (N, C, *output)."""
-    if x.requires_grad and is_grad_enabled():
-        return max_pool_with_indices(x, geometry)[0]
-    return apply(MaxPoolValues, x, geometry=geometry)
+def max_pool(x: Tensor, geometry: PoolGeometry, activation: str = "") -> Tensor:
+    """x (N, C, *input) -> largest samples (N, C, *output).
+
+    If x is the result of an `activation`, relu or relu6, that leaves its gradient to the pooling, it is named here:
+    where it lets no gradient through, neither do the windows.
+    """
+    if not (x.requires_grad and is_grad_enabled()):
+        return apply(MaxPoolValues, x, geometry=geometry)
+    if prod(geometry.kernel) <= NO_TAP:
+        return apply(MaxPoolTaps, x, geometry=geometry, activation=activation)[0]
+    if activation:
+        raise ValueError(f"max_pool: no gradient of {activation} through windows of {prod(geometry.kernel)} samples")
+    return max_pool_with_indices(x, geometry)[0]
 
 
 def max_pool_with_indices(x: Tensor, geometry: PoolGeometry) -> tuple[Tensor, Tensor]:
@@ -92,6 +101,52 @@ class MaxPool(Op):
     def backward(ctx: Any, gy: Tensor, _: None) -> Tensor:
         (indices,) = ctx.saved
         return apply(MaxPoolBackward, gy, indices, geometry=ctx.geometry)
+
+
+class MaxPoolTaps(Op):
+    """x -> (y, taps): an eighth of the memory of indices, and of the time to compare them."""
+
+    name = "MaxPoolWithIndices"
+    quiet = True
+
+    @staticmethod
+    def forward(ctx: Any, x: np.ndarray, *, geometry: PoolGeometry, activation: str) -> tuple[np.ndarray, np.ndarray]:
+        ctx.geometry, ctx.activation = geometry, activation
+        ctx.save_outputs(*((1, 0) if activation else (1,)))
+        ctx.mark_non_differentiable(1)
+        return engine.call("pool.max_taps_forward", geometry, x, activation=activation)
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor, _: None) -> Tensor:
+        taps, *kept = ctx.saved
+        if not is_grad_enabled():
+            return apply(MaxPoolTapsBackward, gy, taps, geometry=ctx.geometry)
+        if ctx.activation:
+            gy = gradient_through(ctx.activation, gy, kept[0])
+        return apply(MaxPoolBackward, gy, apply(TapIndices, taps, geometry=ctx.geometry), geometry=ctx.geometry)
+
+
+class MaxPoolTapsBackward(Op):
+    """(gy, taps) -> gx."""
+
+    name = "MaxPoolBackward"
+    quiet = True
+    backward = None
+
+    @staticmethod
+    def forward(ctx: Any, gy: np.ndarray, taps: np.ndarray, *, geometry: PoolGeometry) -> np.ndarray:
+        return engine.call("pool.max_taps_backward", geometry, gy, taps)
+
+
+class TapIndices(Op):
+    """taps -> indices."""
+
+    name = "TapIndices"
+    backward = None
+
+    @staticmethod
+    def forward(ctx: Any, taps: np.ndarray, *, geometry: PoolGeometry) -> np.ndarray:
+        return engine.call("pool.tap_indices", geometry, taps)
 
 
 class MaxPoolBackward(Op):

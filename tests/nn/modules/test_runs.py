@@ -202,6 +202,64 @@ def test_convolution_and_activation_run_together_in_training(monkeypatch: pytest
     assert calls(lambda: model(x), monkeypatch) == ["conv.forward"]
 
 
+POOLINGS: dict[str, tuple[tuple[int, ...], Callable[[], list[nn.Module]]]] = {
+    "2d": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 24, 3), nn.ReLU(), nn.MaxPool2d(2)]),
+    "overlapping": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 24, 3), nn.ReLU6(), nn.MaxPool2d(3, 2, 1, ceil_mode=True)]),
+    "in place": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True), nn.MaxPool2d((3, 2))]),
+    "1d": ((2, 3, 20), lambda: [nn.Conv1d(3, 8, 5), nn.ReLU(), nn.MaxPool1d(3)]),
+    "3d": ((2, 3, 5, 6, 7), lambda: [nn.Conv3d(3, 8, 3), nn.ReLU(), nn.MaxPool3d(2, dilation=2, padding=1)]),
+    "wide": ((2, 3, 40, 40), lambda: [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(17)]),
+    "unbatched": ((3, 9, 10), lambda: [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)]),
+}
+
+
+@pytest.mark.parametrize("frozen", ["", "weight", "bias", "weight bias"])
+@pytest.mark.parametrize("layers", POOLINGS)
+def test_pooling_takes_the_gradient_of_the_activation(layers: str, frozen: str) -> None:
+    """The bits of the layers one by one, second derivatives too."""
+    faltung.manual_seed(5)
+    shape, make = POOLINGS[layers]
+    net = nn.Sequential(*make())
+    for name, parameter in net[0].named_parameters():
+        parameter.data *= 6  # results on both sides of relu6's limits
+        parameter.requires_grad_(name not in frozen.split())
+    x = faltung.randn(*shape)
+    weights = faltung.randn_like(net(x))
+    results = []
+    for run in (nn.Sequential.forward, one_by_one):
+        mine = x.clone().requires_grad_()
+        y = run(net, mine)
+        inputs = [mine, *(p for p in net.parameters() if p.requires_grad)]
+        first = faltung.autograd.grad((y * weights).sum(), inputs, retain_graph=True)
+        graph = faltung.autograd.grad((y * weights).sum(), inputs, create_graph=True)
+        squares = sum((g * g).sum() for g in graph)
+        second = faltung.autograd.grad(squares, inputs, allow_unused=True) if squares.requires_grad else ()
+        results.append([y, *first, *graph, *(g for g in second if g is not None)])
+    assert len(results[0]) == len(results[1])
+    for ours, theirs in zip(*results, strict=True):
+        assert faltung.equal(ours, theirs)
+
+
+def test_convolution_activation_and_pooling_run_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = nn.Sequential(*POOLINGS["2d"][1]()), faltung.randn(2, 3, 9, 10)
+    backward = calls(lambda: net(x).sum().backward(), monkeypatch)
+    assert backward == ["conv.forward", "pool.max_taps_forward", "pool.max_taps_backward", "conv.backward_weights"]
+    net[2].return_indices = True
+    values, indices = net(x)
+    assert indices.dtype is faltung.int64
+    assert faltung.equal(values, one_by_one(net, x)[0])
+
+
+def test_pooled_results_may_be_written_to() -> None:
+    """Backward of max pooling needs where the samples came from, not their values."""
+    x = faltung.randn(2, 3, 8, 8, requires_grad=True)
+    y = nn.functional.max_pool2d(x, 2)
+    y.mul_(2)
+    y.sum().backward()
+    assert x.grad is not None
+    assert x.grad.sum().item() == 2 * y.numel()
+
+
 def test_global_hooks_see_every_layer() -> None:
     model, x = network("dense", "relu")
     seen = []

@@ -19,7 +19,7 @@ as many 32-bit vectors of them; 2 * VECTORS + 2 in all. Bound by memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -29,9 +29,10 @@ from llvmlite import ir
 
 from faltung.engine import layout, memory
 from faltung.engine.emit import Emitter, Int, IntLike, Vec, i8, i32, i64
-from faltung.engine.geometry import PoolGeometry
+from faltung.engine.geometry import NO_TAP, PoolGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import flat
+from faltung.engine.kernels.epilogue import gradient_through
 from faltung.engine.kernels.pool_tables import (
     Tables,
     adaptive_tables,
@@ -63,6 +64,7 @@ class Schedule:
     mode: str
     vectors: int  # of channels, held at once
     window: Ints | None  # sources per dimension where all positions have equally many: no loops over them
+    activation: str = ""  # of max_tap: what made the sources, one of engine.epilogue.DIFFERENTIABLE
 
 
 # --- what is done with the sources ----------------------------------------------------------------------------------
@@ -71,8 +73,8 @@ class Schedule:
 class _Max:
     """The largest source; NaN wins. `extra` unused."""
 
-    def __init__(self, e: Emitter, vectors: int) -> None:
-        self.e, self.vectors, self.extra = e, vectors, e.pointer("extra", i64)
+    def __init__(self, e: Emitter, s: Schedule) -> None:
+        self.e, self.vectors, self.extra = e, s.vectors, e.pointer("extra", i64)
 
     def start(self, lanes: int, at: _Position) -> list[Any]:
         return [self.e.constant(float("-inf"), lanes) for _ in range(self.vectors)]
@@ -113,21 +115,31 @@ class _MaxIndex(_Max):
 
 
 class _MaxTap(_MaxIndex):
-    """The largest source, and to `extra` its kernel tap, uint8."""
+    """The largest source, and to `extra` its kernel tap, uint8; NO_TAP if the activation lets no gradient through."""
 
-    def __init__(self, e: Emitter, vectors: int) -> None:
-        super().__init__(e, vectors)
-        self.extra = e.pointer("extra", i8)
+    def __init__(self, e: Emitter, s: Schedule) -> None:
+        super().__init__(e, s)
+        self.extra, self.activation = e.pointer("extra", i8), s.activation
 
     def index(self, at: _Position) -> Int:
         return at.tap
+
+    def finish(self, state: list[Any], place: Int, at: _Position, mask: Any) -> list[Vec]:
+        if self.activation:
+            e, lanes = self.e, state[0].lanes
+            none = _spread(e, e.int(NO_TAP), i32, lanes)
+            for u, best in enumerate(state[: self.vectors]):
+                passed = gradient_through(e, self.activation, e.constant(1.0, lanes), best)
+                tap = state[self.vectors + u]
+                state[self.vectors + u] = e.select(passed.compare("==", 0.0), none, tap)
+        return super().finish(state, place, at, mask)
 
 
 class _Sum:
     """The sum of the sources, lines of the box added up first."""
 
-    def __init__(self, e: Emitter, vectors: int) -> None:
-        self.e, self.vectors = e, vectors
+    def __init__(self, e: Emitter, s: Schedule) -> None:
+        self.e, self.vectors = e, s.vectors
 
     def start(self, lanes: int, at: _Position) -> list[Any]:
         return [self.e.zero(lanes) for _ in range(self.vectors)]
@@ -153,8 +165,8 @@ class _Mean(_Sum):
 class _IndexSum(_Sum):
     """The sum of those sources whose index in `extra`, int64, is the result's own."""
 
-    def __init__(self, e: Emitter, vectors: int) -> None:
-        super().__init__(e, vectors)
+    def __init__(self, e: Emitter, s: Schedule) -> None:
+        super().__init__(e, s)
         self.extra = e.pointer("extra", i64)
 
     def own(self, at: _Position) -> Int:
@@ -174,15 +186,15 @@ class _IndexSum(_Sum):
 class _TapSum(_IndexSum):
     """The sum of those sources whose kernel tap in `extra`, uint8, is the one that points at the result."""
 
-    def __init__(self, e: Emitter, vectors: int) -> None:
-        super().__init__(e, vectors)
+    def __init__(self, e: Emitter, s: Schedule) -> None:
+        super().__init__(e, s)
         self.extra = e.pointer("extra", i8)
 
     def own(self, at: _Position) -> Int:
         return at.tap
 
 
-_MODES: dict[str, Callable[[Emitter, int], Any]] = {
+_MODES: dict[str, Callable[[Emitter, Schedule], Any]] = {
     "max": _Max,
     "max_index": _MaxIndex,
     "max_tap": _MaxTap,
@@ -237,7 +249,7 @@ def emit(e: Emitter, schedule: Schedule) -> None:
             own_plane = (d * result_h + h) * result_w + w.index
             place = (line.index * result_w + w.index) * channels
             for column, vectors, lanes, mask in flat.columns(e, first_column, last_column, schedule.vectors):
-                what = _MODES[schedule.mode](e, vectors)
+                what = _MODES[schedule.mode](e, replace(schedule, vectors=vectors))
                 _gather(e, what, schedule.window, n, boxes, own_plane, place + column, column, lanes, mask)
 
 
@@ -315,15 +327,16 @@ def _spread(e: Emitter, value: Int, kind: Any, lanes: int) -> Vec:
 
 
 @lru_cache(maxsize=64)
-def _kernel(mode: str, vectors: int, window: Ints | None) -> Kernel:
-    return Kernel(f"pool_{mode}", _FIELDS, Schedule(mode, vectors, window), emit)
+def _kernel(schedule: Schedule) -> Kernel:
+    return Kernel(f"pool_{schedule.mode}", _FIELDS, schedule, emit)
 
 
 @lru_cache(maxsize=512)
-def _kernel_for(mode: str, tables: Tables, channels: int) -> Kernel:
+def _kernel_for(mode: str, tables: Tables, channels: int, activation: str) -> Kernel:
     vectors = flat.vectors_for(channels, VECTORS)
     window = whole_window(tables)
-    return _kernel(mode, vectors, window if window is not None and prod(window) <= UNROLLED_SOURCES else None)
+    window = window if window is not None and prod(window) <= UNROLLED_SOURCES else None
+    return _kernel(Schedule(mode, vectors, window, activation))
 
 
 def _launch(
@@ -333,15 +346,16 @@ def _launch(
     result: np.ndarray,
     extra: np.ndarray | None = None,
     kernel: Ints = (),
+    activation: str = "",
 ) -> None:
     """`source` and `result` are channels last; `extra` lies beside the one that its mode indexes."""
-    launch, chunks, rest = _prepared(mode, tables, source.shape, result.shape, kernel)
+    launch, chunks, rest = _prepared(mode, tables, source.shape, result.shape, kernel, activation)
     launch(chunks, address(result), address(source), 0 if extra is None else address(extra), rest=rest)
 
 
 @lru_cache(maxsize=512)
 def _prepared(
-    mode: str, tables: Tables, source_shape: Ints, result_shape: Ints, kernel: Ints
+    mode: str, tables: Tables, source_shape: Ints, result_shape: Ints, kernel: Ints, activation: str
 ) -> tuple[Callable[..., None], int, bytes]:
     """What addresses don't change: the kernel's launch, the chunks, and the last fields."""
     batch, channels, *sizes = result_shape
@@ -365,7 +379,7 @@ def _prepared(
         *(result_d, result_h, result_w, source_d, source_h, source_w),
         *(channels, lines, block_lines, column_blocks, block_columns),
     )
-    return _kernel_for(mode, tables, channels).launch_packed, -(-lines // block_lines) * column_blocks, rest
+    return _kernel_for(mode, tables, channels, activation).launch_packed, -(-lines // block_lines) * column_blocks, rest
 
 
 def _refuse(geometry: PoolGeometry | None, x: np.ndarray, indices: np.ndarray | None = None) -> str | None:
@@ -406,6 +420,33 @@ def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) ->
     gx = memory.empty_channels_last(geometry.input_shape)
     tables = tables_of(geometry, True, True, None)
     _launch("index_sum", tables, layout.channels_last(gy), gx, layout.channels_last(indices), geometry.kernel)
+    return gx
+
+
+def refuse_max_taps_forward(geometry: PoolGeometry, x: np.ndarray, *, activation: str = "") -> str | None:
+    """The reason against, or None."""
+    return _refuse(geometry, x) or _refuse_empty_windows(geometry)
+
+
+def max_taps_forward(geometry: PoolGeometry, x: np.ndarray, *, activation: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """As `reference.pool.max_taps_forward`."""
+    y = memory.empty_channels_last(geometry.output_shape)
+    taps = memory.empty_channels_last(geometry.output_shape, np.uint8)
+    tables = tables_of(geometry, False, True, None)
+    _launch("max_tap", tables, layout.channels_last(x), y, taps, geometry.kernel, activation)
+    return y, taps
+
+
+def refuse_max_taps_backward(geometry: PoolGeometry, gy: np.ndarray, taps: np.ndarray) -> str | None:
+    """The reason against, or None."""
+    return _refuse(geometry, gy)
+
+
+def max_taps_backward(geometry: PoolGeometry, gy: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """As `reference.pool.max_taps_backward`."""
+    gx = memory.empty_channels_last(geometry.input_shape)
+    tables = tables_of(geometry, True, True, None)
+    _launch("tap_sum", tables, layout.channels_last(gy), gx, layout.channels_last(taps), geometry.kernel)
     return gx
 
 

@@ -5,6 +5,10 @@ Engine calls (x (N, C, *input), y and gy (N, C, *output); any strides; results s
     pool.max_forward(geometry, x, *, with_indices=True)      -> (y, indices int64 or None)
     pool.max_backward(geometry, gy, indices)                 -> gx; the gradients meet at the indices
     pool.max_gather(geometry, x, indices)                    -> y; x at the indices (second derivatives)
+    pool.max_taps_forward(geometry, x, *, activation="")     -> (y, taps uint8): which kernel tap met the largest
+        sample; NO_TAP where `activation` (relu or relu6), whose result x is, lets no gradient through there
+    pool.max_taps_backward(geometry, gy, taps)               -> gx
+    pool.tap_indices(geometry, taps)                         -> indices; of NO_TAP any in the window
     pool.avg_forward(geometry, x, *, count_include_pad=True, divisor=None)   -> y
     pool.avg_backward(geometry, gy, *, count_include_pad=True, divisor=None) -> gx
     pool.adaptive_avg_forward(x, output)                     -> y; windows as even as possible
@@ -24,8 +28,9 @@ from math import prod
 
 import numpy as np
 
-from faltung.engine.geometry import PoolGeometry
+from faltung.engine.geometry import NO_TAP, PoolGeometry
 from faltung.engine.reference import layout
+from faltung.engine.reference.activation import gradient_through
 from faltung.engine.reference.precision import reference
 
 Ints = tuple[int, ...]
@@ -63,6 +68,16 @@ def _first_indices(geometry: PoolGeometry) -> np.ndarray:
         axis = start + steps * geometry.dilation[d]
         total = total[..., None] * geometry.input[d] + axis
     return total
+
+
+def _first_taps(geometry: PoolGeometry) -> np.ndarray:
+    """(*output): the number of the first kernel tap that meets a sample, NO_TAP where none does."""
+    total: np.ndarray = np.zeros((), np.int64)
+    for d in range(geometry.ndim):
+        start = np.arange(geometry.output[d]) * geometry.stride[d] - geometry.padding[d][0]
+        total = total[..., None] * geometry.kernel[d] + np.maximum(0, -(start // geometry.dilation[d]))
+    empty = _windows_of_padding(geometry)
+    return total if empty is None else np.where(empty[..., 0], NO_TAP, total)
 
 
 def _tap_indices(geometry: PoolGeometry, tap: Ints) -> np.ndarray:
@@ -134,6 +149,42 @@ def max_backward(geometry: PoolGeometry, gy: np.ndarray, indices: np.ndarray) ->
     else:
         np.add.at(target, flat.reshape(-1), grads.reshape(-1))
     return gx
+
+
+@reference()
+def max_taps_forward(geometry: PoolGeometry, x: np.ndarray, *, activation: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Largest sample of each window, and the kernel tap that met it."""
+    lowest = _lowest(x.dtype)
+    padded = layout.padded_last(x, _reach(geometry), lowest)
+    best = np.full((len(padded), *geometry.output, geometry.channels), lowest, x.dtype)
+    taps = np.empty(best.shape, np.uint8)
+    taps[...] = _first_taps(geometry)[..., None]
+    for number, (_, index) in enumerate(_taps(geometry)):
+        values = padded[index]
+        better = values > best
+        if x.dtype.kind == "f":
+            better |= _isnan(values)
+        np.copyto(best, values, where=better)
+        np.copyto(taps, number, where=better, casting="unsafe")
+    if activation:
+        taps[gradient_through(activation, np.ones_like(best), best) == 0] = NO_TAP
+    return layout.to_logical(best), layout.to_logical(taps)
+
+
+def tap_indices(geometry: PoolGeometry, taps: np.ndarray) -> np.ndarray:
+    """The plane index of each window's tap."""
+    found = layout.to_last(taps)
+    where = np.empty(found.shape, np.int64)
+    where[...] = _first_indices(geometry)[..., None]
+    for number, (tap, _) in enumerate(_taps(geometry)):
+        np.copyto(where, _tap_indices(geometry, tap)[..., None], where=found == number)
+    return layout.to_logical(where)
+
+
+@reference()
+def max_taps_backward(geometry: PoolGeometry, gy: np.ndarray, taps: np.ndarray) -> np.ndarray:
+    """gx from taps instead of indices."""
+    return max_backward(geometry, np.where(taps == NO_TAP, 0, gy).astype(gy.dtype), tap_indices(geometry, taps))
 
 
 @reference()

@@ -158,13 +158,15 @@ def finished_convolution(
     groups: int,
     statistics: tuple[Tensor, Tensor, Tensor | None, Tensor | None, float] | None,
     activation: str,
+    pooled: bool = False,
 ) -> Tensor:
     """A convolution of a batch, then the batch norm of `statistics` (mean, var, weight, bias, eps; checked) and one of
-    `engine.epilogue.ACTIVATIONS`, both in its kernel's registers. Only relu and relu6 alone have gradients.
+    `engine.epilogue.ACTIVATIONS`, both in its kernel's registers. Only relu and relu6 alone have gradients, which
+    `pooled` leaves to the max pooling behind it.
     """
     geometry = _geometry(_plan, f"conv{ndim}d", ndim, input, weight, bias, stride, padding, dilation, groups)
     if is_grad_enabled():
-        return convolution(input, weight, bias, geometry, activation)
+        return convolution(input, weight, bias, geometry, activation, pooled)
     affine = None if statistics is None else channel_affine(*statistics)
     return convolution_finished(input, weight, bias, geometry, affine, None, activation)
 

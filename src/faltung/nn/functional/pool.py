@@ -125,15 +125,34 @@ def _max_pool(
     dilation: IntOrInts,
     ceil_mode: bool,
     with_indices: bool,
+    activation: str = "",
 ) -> Pooled:
     geometry = pool_geometry(where, ndim, input, kernel, stride, padding, dilation, ceil_mode)
     batched = input.dim() == ndim + 2
     x = input if batched else input.unsqueeze(0)
     if not with_indices:
-        y = ops.max_pool(x, geometry)
+        y = ops.max_pool(x, geometry, activation)
         return y if batched else y.squeeze(0)
     y, indices = ops.max_pool_with_indices(x, geometry)
     return (y, indices) if batched else (y.squeeze(0), indices.squeeze(0))
+
+
+def max_pool_activated(
+    ndim: int,
+    input: Tensor,
+    activation: str,
+    kernel_size: IntOrInts,
+    stride: IntOrInts | None,
+    padding: IntOrInts,
+    dilation: IntOrInts,
+    ceil_mode: bool,
+) -> Tensor:
+    """`max_pool1d` to `3d` of what relu or relu6 made, whose gradient it leaves to the pooling: for layers that stand
+    together.
+    """
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    pooled: Tensor = _max_pool(f"max_pool{ndim}d", ndim, input, *window, with_indices=False, activation=activation)
+    return pooled
 
 
 # --- mean -------------------------------------------------------------------------------------------------------------

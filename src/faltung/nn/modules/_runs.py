@@ -4,6 +4,7 @@
     nothing recorded                    BatchNorm, activation                one pass over memory
     by the batch's statistics           BatchNorm, ReLU or ReLU6             one pass, forward and backward
     always                              Conv, ReLU or ReLU6                  one pass forward
+    recorded                            Conv, ReLU or ReLU6, MaxPool         the activation's gradient where pooled
 
 The bits are those of the layers one by one. Only layers that leave no trace are run together: of these very classes,
 without hooks or methods of their own, on float32.
@@ -12,20 +13,25 @@ without hooks or methods of their own, on float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from faltung.autograd.modes import modes
 from faltung.engine.epilogue import DIFFERENTIABLE
+from faltung.engine.geometry import NO_TAP
 from faltung.nn.functional.conv import finished_convolution
 from faltung.nn.functional.norm import are_usual
+from faltung.nn.functional.pool import max_pool_activated
 from faltung.nn.modules._hooks import _has_any_global_hook
 from faltung.nn.modules.activation import Hardswish, ReLU, ReLU6, SiLU
 from faltung.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from faltung.nn.modules.conv import Conv1d, Conv2d, Conv3d
 from faltung.nn.modules.module import Module
+from faltung.nn.modules.pool import MaxPool1d, MaxPool2d, MaxPool3d
 from faltung.tensor import Tensor
 
 _NORM_AFTER: dict[type, type] = {Conv1d: BatchNorm1d, Conv2d: BatchNorm2d, Conv3d: BatchNorm3d}
+_POOL_AFTER: dict[type, type] = {Conv1d: MaxPool1d, Conv2d: MaxPool2d, Conv3d: MaxPool3d}
 _NORMS = frozenset(_NORM_AFTER.values())
 _ACTIVATIONS: dict[type, str] = {ReLU: "relu", ReLU6: "relu6", Hardswish: "hardswish", SiLU: "silu"}
 
@@ -67,8 +73,21 @@ def _convolved(conv: Any, after: Sequence[Module], input: Tensor) -> tuple[int, 
         statistics = (state["running_mean"], state["running_var"], learned["weight"], learned["bias"], norm.eps)
     settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
     weight, bias = conv._parameters["weight"], conv._parameters["bias"]
+    pool: Any = after[1] if modes.grad and len(after) > 1 else None  # norm is None here
+    if pool is not None and _takes_gradient(pool, conv):
+        y = finished_convolution(conv.spatial_dims, input, weight, bias, *settings, None, activation, pooled=True)
+        return 3, max_pool_activated(conv.spatial_dims, y, activation, *pool._arguments()[:-1])
     y = finished_convolution(conv.spatial_dims, input, weight, bias, *settings, statistics, activation)
     return 1 + (norm is not None) + bool(activation), y
+
+
+def _takes_gradient(pool: Any, conv: Any) -> bool:
+    """Whether a layer is the max pooling of this convolution, and of a kind that takes the activation's gradient."""
+    kind: type = type(pool)
+    if kind is not _POOL_AFTER[type(conv)] or pool.return_indices or not _is_plain(pool):
+        return False
+    kernel = pool.kernel_size
+    return prod(kernel if isinstance(kernel, tuple) else (kernel,) * conv.spatial_dims) <= NO_TAP
 
 
 def _belongs(norm: Any, conv: Any, input: Tensor) -> bool:
