@@ -150,7 +150,7 @@ def plan_for(problem: Problem, threads: int, target: Target) -> Plan:
     data = planes * problem.output[1] * problem.output[2] * problem.groups * (problem.channels + problem.out_channels)
     segments = segments_for(pixel_blocks, data, sums)
     channel_groups, tap_groups, block_groups = split_work(
-        problem.groups * segments, blocks, seen.channels, taps, threads
+        problem.groups * segments, blocks, vectors * lanes, seen, taps, threads, target
     )
     channels_per_group = -(-seen.channels // channel_groups)
     tile, narrow = tile_for(seen.channels, channels_per_group, min(largest_tile(target, vectors), 14))
@@ -176,17 +176,28 @@ def _vectors_for(needed: int, target: Target) -> int:
     return vectors_for(needed)
 
 
-def split_work(chunks: int, blocks: int, channels: int, taps: int, threads: int) -> tuple[int, int, int]:
-    """(channel groups, tap groups, block groups): enough chunks for every thread, channel blocks split first."""
-    wanted = 8 * threads
-    block_groups = min(blocks, max(1, wanted // chunks))
-    chunks *= block_groups
-    channel_groups = 1
-    while chunks * channel_groups < wanted and channels // (channel_groups * 2) >= 12:
-        channel_groups *= 2
-    chunks *= channel_groups
-    tap_groups = taps if chunks < wanted // 2 else 1
-    return channel_groups, tap_groups, block_groups
+def split_work(
+    units: int, blocks: int, width: int, seen: Problem, taps: int, threads: int, target: Target
+) -> tuple[int, int, int]:
+    """(channel groups, tap groups, block groups) of every unit: the least estimated time over the threads.
+
+    In cycles per pixel: the product, and the chunk's part of x and gy, which comes from the shared cache at 6 bytes a
+    cycle, or at 24 if the near one holds all of x and gy.
+    """
+    pixels = seen.batch * seen.pixels
+    near = 4 * pixels * (seen.channels + seen.out_channels) <= target.l2_bytes
+    best, choice = float("inf"), (1, 1, 1)
+    for channel_groups in range(1, min(32, max(1, seen.channels // 12)) + 1):
+        for tap_groups in sorted({1, min(2, taps), min(4, taps), taps}):
+            for block_groups in sorted({1, min(2, blocks), min(4, blocks), min(8, blocks), blocks}):
+                channels, outs = -(-seen.channels // channel_groups), -(-blocks // block_groups) * width
+                product = -(-taps // tap_groups) * channels * outs / (2.0 * target.lanes)
+                chunks = units * channel_groups * tap_groups * block_groups
+                cycles = product + 4.0 * (channels + outs) / (24 if near else 6) + 2000.0 / pixels
+                total = cycles * (-(-chunks // threads) + chunks / threads + 0.5)
+                if total < best:
+                    best, choice = total, (channel_groups, tap_groups, block_groups)
+    return choice
 
 
 def segments_for(pixel_blocks: int, data: int, sums: int) -> int:
