@@ -80,17 +80,28 @@ def is_lease(array: Any) -> bool:
 
 def empty(shape: tuple[int, ...], dtype: Any = _FLOAT, strides: tuple[int, ...] | None = None) -> np.ndarray:
     """An uninitialised array, from the pool if it is large: C-contiguous, or with the `strides` of a dense array."""
-    if dtype is not _FLOAT:
-        dtype = np.dtype(dtype)
-    size_bytes = dtype.itemsize * math.prod(shape)
-    if size_bytes < POOLED_BYTES:
+    size = _block_bytes(shape, dtype)
+    if not size:
         return np.empty(shape, dtype) if strides is None else np.ndarray(shape, dtype, strides=strides)
-    block = _take(_round_up(size_bytes))
-    lease = _Lease((block.size,), _BYTE, block.pages, block.start)
+    block = _take(size)
+    lease = _Lease((size,), _BYTE, block.pages, block.start)
     ticket = _Ticket(lease, _returned.append)
     ticket.block = block
     _leased[id(block)] = ticket
     return np.ndarray(shape, dtype, lease, 0, strides)
+
+
+@lru_cache(maxsize=4096)
+def _block_bytes(shape: tuple[int, ...], dtype: Any) -> int:
+    """The size of the block that an array takes: a size class, so that like sizes share blocks; 0 outside the pool.
+
+    Classes lie an eighth of the next power of two apart: at most 1/8 of a block is idle.
+    """
+    size = np.dtype(dtype).itemsize * math.prod(shape)
+    if size < POOLED_BYTES:
+        return 0
+    step = max(4096, 1 << max(0, size.bit_length() - 4))
+    return -(-size // step) * step
 
 
 def empty_channels_last(shape: tuple[int, ...], dtype: Any = _FLOAT) -> np.ndarray:
@@ -186,12 +197,6 @@ def _keep(block: _Block) -> None:
     if _free_bytes + block.size <= _keep_limit():
         _free.setdefault(block.size, []).append(block)
         _free_bytes += block.size
-
-
-def _round_up(size: int) -> int:
-    """Size class: an eighth of the next power of two apart, so that like sizes share blocks and at most 1/8 is idle."""
-    step = max(4096, 1 << max(0, size.bit_length() - 4))
-    return -(-size // step) * step
 
 
 _limit = 0
