@@ -70,8 +70,7 @@ def backward_weights(x: np.ndarray, gy: np.ndarray, *, with_bias: bool = False) 
     gw = _multiply(rows.T, samples)
     if not with_bias:
         return gw, None
-    ones = _ones(len(rows))
-    return gw, (ones @ rows if rows.size < SMALL_WORK else _multiply(ones, rows))[0]
+    return gw, np.add.reduce(rows, axis=0) if rows.size < SMALL_WORK else _multiply(_ones(len(rows)), rows)[0]
 
 
 @lru_cache(maxsize=16)
