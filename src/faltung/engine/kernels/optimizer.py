@@ -147,13 +147,14 @@ def _kernel(schedule: Schedule) -> Kernel:
 
 
 @lru_cache(maxsize=64)
-def _stretches(sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(parameter, first byte, elements) of every chunk."""
+def _rows(sizes: tuple[int, ...], words: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(table with nothing but the elements of every chunk, each chunk's parameter, its first byte in an array)."""
     counts = [flat.chunks(size) for size in sizes]
     owners = np.repeat(np.arange(len(sizes)), counts)
     starts = np.concatenate([np.arange(count) for count in counts]) * flat.BLOCK if sizes else np.zeros(0, np.int64)
-    elements = np.minimum(np.asarray(sizes, np.int64)[owners] - starts, flat.BLOCK)
-    return owners, starts * 4, elements
+    table = np.zeros((len(owners), words), np.int64)
+    table[:, 0] = np.minimum(np.asarray(sizes, np.int64)[owners] - starts, flat.BLOCK)
+    return table, owners, starts[:, None] * 4
 
 
 def _launch(
@@ -165,15 +166,12 @@ def _launch(
         grad if grad.strides == param.strides else flat.matching(grad, param)
         for grad, param in zip(lists[1], params, strict=True)
     ]
-    owners, first_bytes, elements = _stretches(tuple(param.size for param in params))
-    table = np.zeros((len(owners), _row_words(schedule)), np.int64)
-    table[:, 0] = elements
-    for slot, arrays in enumerate((params, grads, *lists[2:]), start=1):
-        if arrays:
-            table[:, slot] = np.fromiter(map(address, arrays), np.int64, len(arrays))[owners] + first_bytes
-    words = table.view(np.float64)
-    for slot, values in enumerate(own, start=1 + len(schedule.arrays)):
-        words[:, slot] = np.asarray(values, np.float64)[owners]
+    empty, owners, first_bytes = _rows(tuple([param.size for param in params]), _row_words(schedule))
+    table, count = empty.copy(), len(params)
+    places = [list(map(address, arrays)) or [0] * count for arrays in (params, grads, *lists[2:])]
+    behind = 1 + len(schedule.arrays)
+    table[:, 1 : 1 + len(places)] = np.array(places, np.int64).T[owners] + first_bytes
+    table.view(np.float64)[:, behind:] = np.array(own, np.float64).T[owners]
     _kernel(schedule).launch(len(owners), address(table), *map(bits, numbers))
 
 
