@@ -351,7 +351,7 @@ class CountUp(Op):
 
     @staticmethod
     def inplace(ctx: Any, x: np.ndarray) -> None:
-        np.add(x, 1, out=x, casting="unsafe")
+        np.add(x, 1, out=x)
 
 
 def track_statistics(

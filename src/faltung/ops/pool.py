@@ -11,7 +11,6 @@ from faltung import engine
 from faltung.autograd.graph import Op
 from faltung.autograd.modes import is_grad_enabled
 from faltung.engine.geometry import NO_TAP, PoolGeometry
-from faltung.ops.activation import gradient_through
 from faltung.ops.apply import apply
 from faltung.tensor import Tensor
 
@@ -112,17 +111,17 @@ class MaxPoolTaps(Op):
     @staticmethod
     def forward(ctx: Any, x: np.ndarray, *, geometry: PoolGeometry, activation: str) -> tuple[np.ndarray, np.ndarray]:
         ctx.geometry, ctx.activation = geometry, activation
-        ctx.save_outputs(*((1, 0) if activation else (1,)))
+        ctx.save_outputs(1)
         ctx.mark_non_differentiable(1)
         return engine.call("pool.max_taps_forward", geometry, x, activation=activation)
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor, _: None) -> Tensor:
-        taps, *kept = ctx.saved
+        (taps,) = ctx.saved
         if not is_grad_enabled():
             return apply(MaxPoolTapsBackward, gy, taps, geometry=ctx.geometry)
         if ctx.activation:
-            gy = gradient_through(ctx.activation, gy, kept[0])
+            gy = gy.masked_fill(taps == NO_TAP, 0)
         return apply(MaxPoolBackward, gy, apply(TapIndices, taps, geometry=ctx.geometry), geometry=ctx.geometry)
 
 

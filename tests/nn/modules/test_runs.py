@@ -209,6 +209,7 @@ POOLINGS: dict[str, tuple[tuple[int, ...], Callable[[], list[nn.Module]]]] = {
     "1d": ((2, 3, 20), lambda: [nn.Conv1d(3, 8, 5), nn.ReLU(), nn.MaxPool1d(3)]),
     "3d": ((2, 3, 5, 6, 7), lambda: [nn.Conv3d(3, 8, 3), nn.ReLU(), nn.MaxPool3d(2, dilation=2, padding=1)]),
     "wide": ((2, 3, 40, 40), lambda: [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(17)]),
+    "list": ((2, 3, 9, 10), lambda: [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d([2, 2])]),
     "unbatched": ((3, 9, 10), lambda: [nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2)]),
 }
 
@@ -232,7 +233,7 @@ def test_pooling_takes_the_gradient_of_the_activation(layers: str, frozen: str) 
         inputs = [mine, *(p for p in net.parameters() if p.requires_grad)]
         first = faltung.autograd.grad((y * weights).sum(), inputs, retain_graph=True)
         graph = faltung.autograd.grad((y * weights).sum(), inputs, create_graph=True)
-        squares = sum((g * g).sum() for g in graph)
+        squares: Any = sum((g * g).sum() for g in graph)
         second = faltung.autograd.grad(squares, inputs, allow_unused=True) if squares.requires_grad else ()
         results.append([y, *first, *graph, *(g for g in second if g is not None)])
     assert len(results[0]) == len(results[1])
@@ -248,6 +249,25 @@ def test_convolution_activation_and_pooling_run_together(monkeypatch: pytest.Mon
     values, indices = net(x)
     assert indices.dtype is faltung.int64
     assert faltung.equal(values, one_by_one(net, x)[0])
+
+
+def test_results_of_a_run_may_be_written_to() -> None:
+    net = nn.Sequential(*POOLINGS["2d"][1](), nn.Dropout(0.5, inplace=True))
+    x = faltung.randn(2, 3, 9, 10, requires_grad=True)
+    net(x).mul_(2).sum().backward()
+    assert x.grad is not None
+
+
+def test_buffers_may_be_plain_attributes() -> None:
+    norm, x = nn.BatchNorm2d(3), faltung.randn(2, 3, 4, 4)
+    mean, var = norm.running_mean.clone(), norm.running_var.clone()
+    del norm.running_mean, norm.running_var, norm.num_batches_tracked
+    norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, var, None
+    norm(x)
+    assert not faltung.equal(mean, faltung.zeros(3))
+    assert norm.eval()(x).shape == x.shape
+    with faltung.no_grad():
+        nn.Sequential(nn.Conv2d(3, 3, 1), norm)(x)
 
 
 def test_pooled_results_may_be_written_to() -> None:

@@ -87,7 +87,8 @@ def _takes_gradient(pool: Any, conv: Any) -> bool:
     if kind is not _POOL_AFTER[type(conv)] or pool.return_indices or not _is_plain(pool):
         return False
     kernel = pool.kernel_size
-    return prod(kernel if isinstance(kernel, tuple) else (kernel,) * conv.spatial_dims) <= NO_TAP
+    sizes = (kernel,) * conv.spatial_dims if isinstance(kernel, int) else kernel
+    return isinstance(sizes, (tuple, list)) and all(isinstance(size, int) for size in sizes) and prod(sizes) <= NO_TAP
 
 
 def _belongs(norm: Any, conv: Any, input: Tensor) -> bool:
@@ -96,7 +97,7 @@ def _belongs(norm: Any, conv: Any, input: Tensor) -> bool:
     if kind is not _NORM_AFTER[type(conv)] or norm.training or not _is_plain(norm):
         return False
     state, learned = norm._buffers, norm._parameters  # where the attributes lead, without the way there
-    mean, var = state["running_mean"], state["running_var"]
+    mean, var = state.get("running_mean"), state.get("running_var")
     if mean is None or var is None or not norm.eps >= 0:
         return False
     return are_usual(input._data.dtype, (conv.out_channels,), mean, var, learned["weight"], learned["bias"])

@@ -138,13 +138,12 @@ class _BatchNorm(_NormBase):
         """Forward, with an activation behind it in the same pass."""
         self._check_input_dim(input)
         momentum = 0.0 if self.momentum is None else self.momentum
-        state = self._buffers  # where the attributes lead, without the way there
-        counter = state["num_batches_tracked"]
+        counter = self.num_batches_tracked
         if self.training and self.track_running_stats and counter is not None:
             count_up(counter)
             if self.momentum is None:
                 momentum = 1.0 / float(counter)
-        mean, var = state["running_mean"], state["running_var"]
+        mean, var = self.running_mean, self.running_var
         by_batch = self.training or (mean is None and var is None)
         tracks = not self.training or self.track_running_stats
         return batch_norm_activation(
