@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from faltung.autograd.modes import settle_all
 from faltung.optim.optimizer import Optimizer
 from faltung.tensor import Tensor
 
@@ -88,6 +89,7 @@ class GradScaler:
         if stage == _STEPPED:
             raise RuntimeError("GradScaler: unscale_() is being called after step(). Call it before.")
         overflowed = False
+        settle_all()
         for group in optimizer.param_groups:
             for param in group["params"]:
                 if param.grad is not None:

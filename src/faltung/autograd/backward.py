@@ -17,7 +17,7 @@ import numpy as np
 from faltung import engine
 from faltung.autograd.anomaly import check_gradients, report_origin
 from faltung.autograd.graph import Node
-from faltung.autograd.modes import modes
+from faltung.autograd.modes import modes, settle_all
 from faltung.engine import layout, memory
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run_backward(
     Returns:
         The gradients of `inputs` where `accumulate` is false, None for those that were not reached.
     """
+    settle_all()  # gradients may be added to in place
     walk = _Walk(retain_graph, create_graph, inputs, accumulate)
     before = modes.grad
     modes.grad = create_graph

@@ -15,6 +15,7 @@ __all__ = [
     "is_inference_mode_enabled",
     "no_grad",
     "set_grad_enabled",
+    "settle_all",
 ]
 
 
@@ -23,9 +24,20 @@ class _Modes(threading.local):
     inference: bool = False  # new tensors are inference tensors
     anomaly: str = ""  # "trace": nodes remember where they were made; "nan": and nan in a gradient is an error
     saved_hooks: tuple[Any, ...] = ()  # (pack, unpack) pairs, the innermost last
+    inside: bool = False  # a module's forward runs and nothing is recorded: results may wait (ops.deferred)
+    waiting: list[Any] = []  # weak references to results that wait; this empty list is never changed
 
 
 modes = _Modes()
+
+
+def settle_all() -> None:
+    """Compute every result of this thread that waits (`ops.deferred`): called before any tensor is written to."""
+    known, modes.waiting = modes.waiting, _Modes.waiting
+    for reference in known:
+        tensor = reference()
+        if tensor is not None:
+            tensor._data  # noqa: B018  # asking for the values computes them
 
 
 def is_grad_enabled() -> bool:

@@ -10,6 +10,7 @@ through `refuse_<function>(...)` why it does not fit the arguments (None means t
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -91,9 +92,7 @@ _resolved: dict[str, tuple[list[tuple[str, Refuse, Callable[..., Any]]], Callabl
 def call(name: str, *args: Any, **options: Any) -> Any:
     """Run the operation `name` on the first candidate that fits, else on the NumPy reference."""
     if name in _BY_GEOMETRY and not (flags.benchmark or debug.LEVEL):
-        kinds = args[1].dtype, args[2].dtype
-        key = (name, args[0], kinds, options.get("cache") is None, flags.winograd, flags.deterministic)
-        return (_chosen.get(key) or _choose(key, args, options))(*args, **options)
+        return chosen(name, *args, **options)(*args, **options)
     kernels, reference = _resolved.get(name) or _resolve(name)
     if flags.benchmark and flags.measuring and name in _MEASURABLE:
         fitting = [(label, run) for label, refuse, run in kernels if refuse(*args, **options) is None]
@@ -105,6 +104,15 @@ def call(name: str, *args: Any, **options: Any) -> Any:
         if refuse(*args, **options) is None:
             return run(*args, **options)
     return reference(*args, **options)
+
+
+def chosen(name: str, *args: Any, **options: Any) -> Callable[..., Any]:
+    """What `call` runs for a convolution with these arguments, as switches stand now."""
+    if flags.benchmark or debug.LEVEL:
+        return partial(call, name)
+    kinds = args[1].dtype, args[2].dtype
+    key = (name, args[0], kinds, options.get("cache") is None, flags.winograd, flags.deterministic)
+    return _chosen.get(key) or _choose(key, args, options)
 
 
 def _choose(key: tuple[Any, ...], args: tuple[Any, ...], options: dict[str, Any]) -> Callable[..., Any]:

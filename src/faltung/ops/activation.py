@@ -17,6 +17,7 @@ from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.engine.epilogue import ACTIVATIONS
 from faltung.ops.apply import apply, apply_inplace
+from faltung.ops.deferred import activated
 from faltung.tensor import Tensor
 
 # Klambauer et al. 2017, "Self-Normalizing Neural Networks", equation 14
@@ -299,11 +300,13 @@ def _run(op: type[Op], x: Tensor, inplace: bool, **parameters: Any) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
-    return apply(Relu, x)
+    taken = activated(x, "relu")
+    return apply(Relu, x) if taken is None else taken
 
 
 def relu_(x: Tensor) -> Tensor:
-    return apply_inplace(Relu, x)
+    taken = activated(x, "relu", inplace=True)
+    return apply_inplace(Relu, x) if taken is None else taken
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -341,7 +344,8 @@ def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 
 def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0, inplace: bool = False) -> Tensor:
-    return _run(Hardtanh, x, inplace, low=low, high=high)
+    taken = activated(x, "relu6", inplace) if (low, high) == (0, 6) else None
+    return _run(Hardtanh, x, inplace, low=low, high=high) if taken is None else taken
 
 
 def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
@@ -357,7 +361,8 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def silu(x: Tensor, inplace: bool = False) -> Tensor:
-    return _run(Silu, x, inplace)
+    taken = activated(x, "silu", inplace)
+    return _run(Silu, x, inplace) if taken is None else taken
 
 
 def mish(x: Tensor, inplace: bool = False) -> Tensor:
@@ -365,7 +370,8 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
 
 
 def hardswish(x: Tensor, inplace: bool = False) -> Tensor:
-    return _run(Hardswish, x, inplace)
+    taken = activated(x, "hardswish", inplace)
+    return _run(Hardswish, x, inplace) if taken is None else taken
 
 
 def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:

@@ -14,6 +14,7 @@ from faltung.autograd import is_grad_enabled
 from faltung.autograd.graph import Op
 from faltung.dtypes import BOOL, FLOATING, INTEGER, can_cast, result_type
 from faltung.ops.apply import apply, apply_inplace
+from faltung.ops.deferred import Deferred, added
 from faltung.ops.promotion import as_float, as_operand, cast, is_number, number, operands, require_tensor
 from faltung.tensor import Tensor
 
@@ -300,6 +301,10 @@ class Fmod(Binary):
 
 def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input + alpha * other."""
+    if (type(input) is Deferred or type(other) is Deferred) and alpha == 1:
+        taken = added(input, other)
+        if taken is not None:
+            return taken
     x, y = operands("add", input, other)
     if alpha != 1:
         y = _scaled("add", y, alpha)
@@ -407,6 +412,10 @@ def inplace_operand(where: str, target: Tensor, other: Any, to_float: bool = Fal
 
 def add_(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """input += alpha * other."""
+    if type(input) is Deferred and alpha == 1:
+        taken = added(input, other, inplace=True)
+        if taken is not None:
+            return taken
     y = inplace_operand("add_", input, other)
     return apply_inplace(Add, input, y if alpha == 1 else _scaled("add_", y, alpha))
 

@@ -12,8 +12,10 @@ import numpy as np
 
 from faltung import engine
 from faltung.autograd.graph import Op
+from faltung.autograd.modes import modes
 from faltung.engine.epilogue import Epilogue
 from faltung.engine.geometry import ConvGeometry
+from faltung.ops import deferred
 from faltung.ops.activation import gradient_through
 from faltung.ops.apply import apply, compute
 from faltung.tensor import Tensor
@@ -33,6 +35,10 @@ def convolution(
 
     `pooled`: the caller hands the result to `max_pool` alone, with the name of the activation, whose gradient it takes.
     """
+    if modes.inside and not activation:
+        waiting = deferred.convolution(x, w, bias, geometry)
+        if waiting is not None:
+            return waiting
     how = {"geometry": geometry, "cache": w.engine_cache(), "activation": activation, "pooled": pooled}
     return apply(Convolution, x, w, bias, **how)
 
@@ -45,8 +51,13 @@ def convolution_finished(
     affine: Tensor | None,
     residual: Tensor | None,
     activation: str,
+    waits: bool = False,
 ) -> Tensor:
     """`convolution` with the steps of `engine.epilogue` behind it; it has no gradient."""
+    if waits and residual is None and not activation:  # behind an activation nothing can be taken along
+        waiting = deferred.convolution(x, w, bias, geometry, affine)
+        if waiting is not None:
+            return waiting
     attributes = {"geometry": geometry, "cache": w.engine_cache(), "activation": activation}
     return compute(ConvolutionFinished, x, w, bias, affine, residual, **attributes)
 

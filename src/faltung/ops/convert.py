@@ -9,6 +9,7 @@ import numpy as np
 from faltung import attributes, dtypes
 from faltung.attributes import channels_last, channels_last_3d, check_device, contiguous_format, preserve_format
 from faltung.autograd.graph import Op
+from faltung.autograd.modes import settle_all
 from faltung.dtypes import dtype as _dtype
 from faltung.engine import layout
 from faltung.ops.apply import apply, apply_inplace
@@ -263,6 +264,7 @@ def numpy(input: Tensor, *, force: bool = False) -> np.ndarray[Any, Any]:
         raise RuntimeError(
             "numpy: Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."
         )
+    settle_all()
     input._storage.export()
     return input._data.view()
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from faltung import attributes, dtypes, sampling
 from faltung.autograd.graph import Op
+from faltung.autograd.modes import settle_all
 from faltung.engine import memory
 from faltung.ops.apply import apply
 from faltung.ops.random_fill import bernoulli_, check_int, check_kind, check_probabilities, normal_, random_, uniform_
@@ -186,6 +187,7 @@ def randperm(
     largest = 2 ** (np.finfo(kind).nmant + 1) + 1 if kind.kind == "f" else int(np.iinfo(kind).max)
     if n > largest:
         raise RuntimeError(f"randperm: n cannot be greater than {largest} for {target.dtype}, got {n}.")
+    settle_all()
     target._data[...] = sampling.permutation(n, kind, choose(generator))
     target._storage.bump()
     return _finished(target, requires_grad)

@@ -14,11 +14,14 @@ from faltung import dtypes
 from faltung.nn.functional._checks import as_number, check_tensor, message, not_implemented_for, shape_text
 from faltung.ops import activation as ops
 from faltung.ops import softmax as softmax_ops
+from faltung.ops.deferred import Deferred
 from faltung.ops.dims import wrap_dim
 from faltung.tensor import Tensor
 
 
 def _floating(where: str, input: Any) -> Tensor:
+    if type(input) is Deferred:
+        return input
     if isinstance(input, Tensor) and input._data.dtype.kind == "f":
         return input
     raise not_implemented_for(where, check_tensor(where, "input", input))
@@ -26,6 +29,8 @@ def _floating(where: str, input: Any) -> Tensor:
 
 def _real(where: str, input: Any) -> Tensor:
     """Integers as well, but neither booleans nor complex numbers."""
+    if type(input) is Deferred:
+        return input
     tensor = check_tensor(where, "input", input)
     if tensor._data.dtype.kind in "fiu":
         return tensor
@@ -232,6 +237,8 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x), also called swish; complex numbers too. Module twin: `nn.SiLU`."""
+    if type(input) is Deferred:
+        return ops.silu(input, inplace)
     x = check_tensor("silu", "input", input)
     if x._data.dtype.kind not in "fc":
         raise not_implemented_for("silu", x)

@@ -159,16 +159,17 @@ def finished_convolution(
     statistics: tuple[Tensor, Tensor, Tensor | None, Tensor | None, float] | None,
     activation: str,
     pooled: bool = False,
+    waits: bool = False,
 ) -> Tensor:
     """A convolution of a batch, then the batch norm of `statistics` (mean, var, weight, bias, eps; checked) and one of
     `engine.epilogue.ACTIVATIONS`, both in its kernel's registers. Only relu and relu6 alone have gradients, which
-    `pooled` leaves to the max pooling behind it.
+    `pooled` leaves to the max pooling behind it. `waits`: a residual may come behind it (`ops.deferred`).
     """
     geometry = _geometry(_plan, f"conv{ndim}d", ndim, input, weight, bias, stride, padding, dilation, groups)
     if is_grad_enabled():
         return convolution(input, weight, bias, geometry, activation, pooled)
     affine = None if statistics is None else channel_affine(*statistics)
-    return convolution_finished(input, weight, bias, geometry, affine, None, activation)
+    return convolution_finished(input, weight, bias, geometry, affine, None, activation, waits)
 
 
 def _conv(where: str, ndim: int, input: Tensor, weight: Tensor, bias: Tensor | None, *args: Any) -> Tensor:

@@ -23,6 +23,7 @@ from faltung.nn.functional._checks import (
     type_name,
 )
 from faltung.ops import norm as ops
+from faltung.ops.deferred import Deferred, normalised
 from faltung.tensor import Tensor
 
 
@@ -63,6 +64,10 @@ def batch_norm_activation(
     Without statistics of the batch, an activation has no gradient here.
     """
     where = "batch_norm"
+    if type(input) is Deferred and not training and running_mean is not None and running_var is not None:
+        y = _of_deferred(input, running_mean, running_var, weight, bias, eps, activation)
+        if y is not None:
+            return y
     try:
         usual = are_usual(input._data.dtype, input._data.shape[1:2], running_mean, running_var, weight, bias)
     except AttributeError:
@@ -239,8 +244,24 @@ def local_response_norm(input: Tensor, size: int, alpha: float = 0.0001, beta: f
     return input if input.numel() == 0 else ops.local_response_norm(input, size, alpha, beta, k)
 
 
+def _of_deferred(
+    input: Deferred,
+    mean: Tensor,
+    var: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str,
+) -> Tensor | None:
+    """Batch norm in the registers of a convolution that waits for it; None where that is not to be."""
+    if input.dim() < 2 or not are_usual(FLOAT, input.shape[1:2], mean, var, weight, bias) or not eps >= 0:
+        return None
+    return normalised(input, lambda: ops.channel_affine(mean, var, weight, bias, eps), activation)
+
+
 # --- checks -----------------------------------------------------------------------------------------------------------
 
+FLOAT = np.dtype(np.float32)
 _ADD_A_BATCH = "A single sample needs a batch dimension: x.unsqueeze(0)."
 
 

@@ -28,6 +28,7 @@ from faltung.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from faltung.nn.modules.conv import Conv1d, Conv2d, Conv3d
 from faltung.nn.modules.module import Module
 from faltung.nn.modules.pool import MaxPool1d, MaxPool2d, MaxPool3d
+from faltung.ops.deferred import Deferred, settle
 from faltung.tensor import Tensor
 
 _NORM_AFTER: dict[type, type] = {Conv1d: BatchNorm1d, Conv2d: BatchNorm2d, Conv3d: BatchNorm3d}
@@ -42,23 +43,26 @@ def forward(modules: Sequence[Module], input: Any) -> Any:
         for module in modules:
             input = module(input)
         return input
+    if type(input) is Deferred:
+        settle(input)
     position, count = 0, len(modules)
     while position < count:
         module, taken = modules[position], 1
         kind = type(module)
         if position + 1 < count and (kind in _NORM_AFTER or kind in _NORMS) and _is_usual(module, input):
             after = modules[position + 1 : position + 3]
-            taken, input = (
-                _convolved(module, after, input) if kind in _NORM_AFTER else _normalised(module, after, input)
-            )
+            if kind in _NORM_AFTER:
+                taken, input = _convolved(module, after, input, count - position)
+            else:
+                taken, input = _normalised(module, after, input)
         else:
             input = module(input)
         position += taken
     return input
 
 
-def _convolved(conv: Any, after: Sequence[Module], input: Tensor) -> tuple[int, Any]:
-    """(layers taken, result) from a convolution on."""
+def _convolved(conv: Any, after: Sequence[Module], input: Tensor, left: int) -> tuple[int, Any]:
+    """(layers taken, result) from a convolution on, of `left` layers; the last result may wait for a residual."""
     if conv.padding_mode != "zeros" or input.dim() != conv.spatial_dims + 2:
         return 1, conv(input)
     norm: Any = after[0]
@@ -77,8 +81,10 @@ def _convolved(conv: Any, after: Sequence[Module], input: Tensor) -> tuple[int, 
     if pool is not None and _takes_gradient(pool, conv):
         y = finished_convolution(conv.spatial_dims, input, weight, bias, *settings, None, activation, pooled=True)
         return 3, max_pool_activated(conv.spatial_dims, y, activation, *pool._arguments()[:-1])
-    y = finished_convolution(conv.spatial_dims, input, weight, bias, *settings, statistics, activation)
-    return 1 + (norm is not None) + bool(activation), y
+    taken = 1 + (norm is not None) + bool(activation)
+    waits = taken == left
+    y = finished_convolution(conv.spatial_dims, input, weight, bias, *settings, statistics, activation, waits=waits)
+    return taken, y
 
 
 def _takes_gradient(pool: Any, conv: Any) -> bool:

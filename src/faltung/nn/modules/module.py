@@ -7,7 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from faltung.autograd.modes import modes
 from faltung.nn.parameter import Buffer, Parameter
+from faltung.ops.deferred import run_inside
 from faltung.tensor import Tensor
 
 from . import _hooks
@@ -119,7 +121,9 @@ class Module(ConvertMixin, HookMixin, StateMixin):
             or _global_backward_hooks
             or _global_backward_pre_hooks
         ):
-            return self.forward(*args, **kwargs)
+            if modes.grad or modes.inside:
+                return self.forward(*args, **kwargs)
+            return run_inside(self.forward, args, kwargs)
         return call_with_hooks(self, args, kwargs)
 
     __call__: Callable[..., Any] = _call_impl
