@@ -209,6 +209,8 @@ WRITES: dict[str, Callable[[Net, Any, Any], Any]] = {
     "norm": lambda net, x, y: net.bn.running_var.mul_(2),
     "result": lambda net, x, y: y.add_(1),
     "activation": lambda net, x, y: F.relu_(y),
+    "data of the result": lambda net, x, y: setattr(y, "data", x.clone()),
+    "data of the input": lambda net, x, y: setattr(x, "data", x * 2),
     "random": lambda net, x, y: (faltung.manual_seed(0), x.normal_()),
 }
 

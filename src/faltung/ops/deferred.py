@@ -95,8 +95,12 @@ class Deferred(Tensor):
     _waiting: Any  # what computes it
 
     @property
-    def _data(self) -> np.ndarray:  # type: ignore[override]
+    def _data(self) -> np.ndarray:
         return settle(self)
+
+    @_data.setter
+    def _data(self, array: np.ndarray) -> None:
+        _become_ordinary(self, array)
 
     @property
     def shape(self) -> Size:
@@ -140,10 +144,14 @@ def settle(tensor: Deferred) -> np.ndarray:
     if waiting is None:  # another thread was faster
         return _get_data(tensor)
     array: np.ndarray = waiting.compute()
+    _become_ordinary(tensor, array)
+    return array
+
+
+def _become_ordinary(tensor: Deferred, array: np.ndarray) -> None:
     _set_data(tensor, array)
     tensor.__class__ = Tensor  # type: ignore[assignment]
     tensor.__dict__.pop("_waiting", None)
-    return array
 
 
 def run_inside(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
