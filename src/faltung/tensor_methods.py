@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from faltung import dtypes, linalg
+from faltung.autograd.modes import settle_all
 from faltung.ops import (
     activation,
     arithmetic,
@@ -171,6 +172,13 @@ _CASTS: dict[str, dtypes.dtype] = {
 }  # fmt: skip
 
 
+def _of_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor on an array's own memory, which its owner may write to."""
+    found = _wrap(array)
+    found._storage.export()
+    return found
+
+
 def _operand(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray) or is_number(value)
 
@@ -178,7 +186,7 @@ def _operand(value: Any) -> bool:
 def _forward_operator(function: Callable[..., Any]) -> Callable[..., Any]:
     def operator(self: Tensor, other: Any) -> Any:
         if type(other) is Tensor or _operand(other):
-            return function(self, _wrap(other) if isinstance(other, np.ndarray) else other)
+            return function(self, _of_numpy(other) if isinstance(other, np.ndarray) else other)
         return NotImplemented
 
     return operator
@@ -187,7 +195,7 @@ def _forward_operator(function: Callable[..., Any]) -> Callable[..., Any]:
 def _reflected_operator(function: Callable[..., Any]) -> Callable[..., Any]:
     def operator(self: Tensor, other: Any) -> Any:
         if isinstance(other, np.ndarray):
-            return function(_wrap(other), self)
+            return function(_of_numpy(other), self)
         return function(other, self) if _operand(other) else NotImplemented
 
     return operator
@@ -316,6 +324,7 @@ def _element_size(self: Tensor) -> int:
 
 
 def _data_ptr(self: Tensor) -> int:
+    settle_all()  # who asks for an address may write there
     return int(self._data.ctypes.data)
 
 

@@ -1,18 +1,22 @@
 """Results that wait inside a module's forward: the bits of computing at once, and every write seen in its order."""
 
 import copy
+import ctypes
 import io
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 
 import faltung
 import faltung.nn.functional as F
 from faltung import nn
-from faltung.autograd.modes import modes
-from faltung.backends import cpu
+from faltung.autograd.modes import modes, waiting
+from faltung.backends import cpu as cpu_module
 from faltung.engine import registry
 from faltung.ops.deferred import Deferred
 
@@ -53,11 +57,12 @@ def same(run: Forward, *args: faltung.Tensor, conv: nn.Module | None = None) -> 
     with faltung.no_grad():
         expected = parts(run(net, *(x.clone() for x in args)))
         found = parts(net(*(x.clone() for x in args)))
-    assert not modes.waiting
+    assert not waiting
     assert not modes.inside
     assert len(found) == len(expected)
     for ours, theirs in zip(found, expected, strict=True):
         assert type(ours) is faltung.Tensor
+        assert ours.stride() == theirs.stride()
         assert faltung.equal(ours, theirs)
 
 
@@ -174,7 +179,8 @@ def test_bits_of_every_kind(kind: str, chain: str) -> None:
 def test_one_kernel_computes_what_stands_together(
     chain: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert operations(CHAINS[chain], monkeypatch, image()) == expected
+    x = image().to(memory_format=faltung.channels_last)
+    assert operations(CHAINS[chain], monkeypatch, x) == expected
 
 
 def _written(write: Callable[[Net, Any, Any], Any]) -> Forward:
@@ -225,6 +231,108 @@ def test_every_write_comes_in_its_order(what: str) -> None:
         assert faltung.equal(ours, theirs)
 
 
+def test_what_is_held_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chain: Forward = lambda net, x: (lambda y: [F.relu(y), F.relu6(y), y + x, net.bn(y), y])(net.conv(x))  # noqa: E731
+    assert operations(chain, monkeypatch, image()).count("conv.forward") == 1
+    same(chain, image())
+    same(chain, image().to(memory_format=faltung.channels_last))
+
+
+def test_an_array_as_an_operand_may_change() -> None:
+    def run(net: Net, x: Any) -> Any:
+        ones = np.ones(tuple(x.shape), np.float32)
+        y, z = net.conv(x) + ones, ones + net.conv(x)
+        kept = net.conv(x)
+        kept += ones
+        ones[...] = 0
+        return F.relu(y), z, kept
+
+    same(run, image().to(memory_format=faltung.channels_last))
+
+
+def test_writes_from_another_thread() -> None:
+    def run(net: Net, x: Any) -> Any:
+        y = net.conv(x)
+
+        def write() -> None:
+            with faltung.no_grad():
+                x.zero_()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        return F.relu(y)
+
+    same(run, image())
+
+
+def test_threads_that_ask_at_once() -> None:
+    def run(net: Net, x: Any) -> Any:
+        y = net.conv(x)
+
+        def write(row: int) -> None:
+            with faltung.no_grad():
+                y[row] = 100.0 + row
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(write, range(len(x))))
+        return y
+
+    net = Net(run)
+    x = faltung.randn(8, 20, 32, 32)
+    with faltung.no_grad():
+        for _ in range(20):
+            assert faltung.equal(net(x)[:, 0, 0, 0], 100.0 + faltung.arange(8))
+
+
+def test_threads_with_networks_of_their_own() -> None:
+    net, x = Net(_shortcut), image().to(memory_format=faltung.channels_last)
+    with faltung.no_grad():
+        expected = _shortcut(net, x)
+
+    def answer(_: int) -> bool:
+        with faltung.no_grad():
+            return all(faltung.equal(net(x), expected) for _ in range(30))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(answer, range(4)))
+
+
+def test_a_class_of_ones_own() -> None:
+    class Own(faltung.Tensor):
+        pass
+
+    def run(net: Net, x: Any) -> Any:
+        y = net.conv(x)
+        assert y.__class__ is faltung.Tensor
+        y.__class__ = Own
+        return (y + 1).as_subclass(faltung.Tensor)
+
+    same(run, image())
+
+
+def test_inference_tensors_stay_protected() -> None:
+    def run(net: Net, x: Any) -> Any:
+        with faltung.inference_mode():
+            y = net.conv(x)
+        return y.add_(x) if net.bn.eps > 1e-3 else F.relu_(y)
+
+    for eps in (1.0, 1e-5):
+        net = Net(run)
+        net.bn.eps = eps
+        with faltung.no_grad(), pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
+            net(image())
+
+
+def test_writes_to_an_address() -> None:
+    def run(net: Net, x: Any) -> Any:
+        y = net.conv(x)
+        ctypes.memset(x.data_ptr(), 0, x.nbytes)
+        return F.relu(y)
+
+    same(run, image())
+
+
 def test_memory_that_numpy_holds_is_not_waited_for() -> None:
     """A write through NumPy that no tensor can notice."""
     x = image()
@@ -248,6 +356,9 @@ def test_residuals_keep_their_values() -> None:
         return y
 
     same(run, image())
+
+
+cpu: Any = cpu_module  # its switches are properties
 
 
 def test_switches_hold_where_they_were_set() -> None:
@@ -314,8 +425,20 @@ def test_an_error_leaves_nothing_behind() -> None:
 
     with faltung.no_grad(), pytest.raises(KeyError):
         Net(run)(image())
-    assert not modes.waiting
+    assert not waiting
     assert not modes.inside
+
+    def keep(net: Net, x: Any) -> Any:
+        net.kept = net.conv(x)
+        raise StopIteration
+
+    net, x = Net(keep), image()
+    with faltung.no_grad():
+        with pytest.raises(StopIteration):
+            net(x)
+        x.zero_()
+        assert type(net.kept) is faltung.Tensor
+        assert faltung.equal(net.kept, net.conv(image()))
     with faltung.no_grad(), pytest.raises(RuntimeError, match="needs an input with 20 channels"):
         Net(CHAINS["norm"])(image()[:, :7])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = [
     "no_grad",
     "set_grad_enabled",
     "settle_all",
+    "waiting",
 ]
 
 
@@ -25,16 +27,19 @@ class _Modes(threading.local):
     anomaly: str = ""  # "trace": nodes remember where they were made; "nan": and nan in a gradient is an error
     saved_hooks: tuple[Any, ...] = ()  # (pack, unpack) pairs, the innermost last
     inside: bool = False  # a module's forward runs and nothing is recorded: results may wait (ops.deferred)
-    waiting: list[Any] = []  # weak references to results that wait; this empty list is never changed
 
 
 modes = _Modes()
 
 
+waiting: set[Any] = set()  # weak references to results, of any thread, that wait to be computed (`ops.deferred`)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=waiting.clear)  # other threads, in the midst of computing, don't live on there
+
+
 def settle_all() -> None:
-    """Compute every result of this thread that waits (`ops.deferred`): called before any tensor is written to."""
-    known, modes.waiting = modes.waiting, _Modes.waiting
-    for reference in known:
+    """Compute every result that waits: called before any tensor is written to."""
+    for reference in tuple(waiting):
         tensor = reference()
         if tensor is not None:
             tensor._data  # noqa: B018  # asking for the values computes them

@@ -300,12 +300,12 @@ def _run(op: type[Op], x: Tensor, inplace: bool, **parameters: Any) -> Tensor:
 
 
 def relu(x: Tensor) -> Tensor:
-    taken = activated(x, "relu")
+    taken = activated(x, "relu", relu)
     return apply(Relu, x) if taken is None else taken
 
 
 def relu_(x: Tensor) -> Tensor:
-    taken = activated(x, "relu", inplace=True)
+    taken = activated(x, "relu", relu, inplace=True)
     return apply_inplace(Relu, x) if taken is None else taken
 
 
@@ -344,7 +344,7 @@ def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 
 def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0, inplace: bool = False) -> Tensor:
-    taken = activated(x, "relu6", inplace) if (low, high) == (0, 6) else None
+    taken = activated(x, "relu6", lambda y: hardtanh(y, 0, 6), inplace) if (low, high) == (0, 6) else None
     return _run(Hardtanh, x, inplace, low=low, high=high) if taken is None else taken
 
 
@@ -361,7 +361,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def silu(x: Tensor, inplace: bool = False) -> Tensor:
-    taken = activated(x, "silu", inplace)
+    taken = activated(x, "silu", silu, inplace)
     return _run(Silu, x, inplace) if taken is None else taken
 
 
@@ -370,7 +370,7 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
 
 
 def hardswish(x: Tensor, inplace: bool = False) -> Tensor:
-    taken = activated(x, "hardswish", inplace)
+    taken = activated(x, "hardswish", hardswish, inplace)
     return _run(Hardswish, x, inplace) if taken is None else taken
 
 

@@ -302,7 +302,7 @@ class Fmod(Binary):
 def add(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
     """input + alpha * other."""
     if (type(input) is Deferred or type(other) is Deferred) and alpha == 1:
-        taken = added(input, other)
+        taken = added(input, other, add)
         if taken is not None:
             return taken
     x, y = operands("add", input, other)
@@ -413,7 +413,7 @@ def inplace_operand(where: str, target: Tensor, other: Any, to_float: bool = Fal
 def add_(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """input += alpha * other."""
     if type(input) is Deferred and alpha == 1:
-        taken = added(input, other, inplace=True)
+        taken = added(input, other, add, inplace=True)
         if taken is not None:
             return taken
     y = inplace_operand("add_", input, other)

@@ -5,15 +5,17 @@ layers one by one; in the convolution's registers they cost next to nothing. So,
 and nothing is recorded, a convolution's result is a `Deferred`: a tensor that knows its shape and how to compute its
 values. An operation that the kernel can take along (`engine.epilogue`) adds itself to it, and every other one asks for
 the values, which computes them. A batch norm alone waits likewise for its activation. The bits are those of the
-operations one by one.
+operations one by one. Where the convolution's own values are still held when those behind it are asked for, it is
+computed once and the step behind it apart.
 
-The arrays that it will be computed from keep their values: everything that waits is computed before any tensor is
-written to in place or handed to NumPy, and when the outermost module's call ends. What NumPy can write to is not waited
-with at all.
+The arrays that it will be computed from keep their values: everything that waits, in any thread, is computed before any
+tensor is written to in place or handed to NumPy, and when the outermost module's call ends. What NumPy can write to is
+not waited with at all. While it waits, `type(y)` is `Deferred`; `isinstance` and `y.__class__` say Tensor.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -22,23 +24,75 @@ import numpy as np
 
 from faltung import dtypes, engine
 from faltung.attributes import Size
-from faltung.autograd.modes import modes, settle_all
+from faltung.autograd.modes import modes, settle_all, waiting
+from faltung.engine import layout
 from faltung.engine.epilogue import Epilogue
 from faltung.engine.geometry import ConvGeometry
 from faltung.storage import InferenceStorage, Storage
 from faltung.tensor import Tensor
 
-__all__ = ["Deferred", "activated", "added", "convolution", "normalised", "norm", "run_inside", "settle"]
+__all__ = ["Deferred", "activated", "added", "convolution", "norm", "normalised", "run_inside", "settle"]
 
-_MOST_WAITING = 64  # references, dead ones included, before the list is looked through
 _get_data, _set_data = Tensor._data.__get__, Tensor._data.__set__  # type: ignore[attr-defined]  # the hidden slot
+_set_class = object.__dict__["__class__"].__set__
 _new = object.__new__
 
+Apart = Callable[[Tensor], Tensor]  # the step behind a result, as an operation of its own
 
-class _Convolution:
+
+class _Work:
+    """What a result waits with."""
+
+    __slots__ = ("activation", "apart", "is_source", "lock", "reference", "shape", "source")
+
+    shape: tuple[int, ...]
+    activation: str
+    reference: Any  # to the result, in `modes.waiting`
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.is_source = False  # another result waits that takes this one along
+        self.source: Any = None  # weak reference to the result that this one takes along
+        self.apart: Apart | None = None
+
+    def behind(self, source: Deferred, apart: Apart) -> _Work:
+        """The same, taking `source` along."""
+        self.source, self.apart = weakref.ref(source), apart
+        source._work.is_source = True
+        return self
+
+    def compute(self) -> np.ndarray:
+        source = None if self.source is None else self.source()
+        if source is None or self.apart is None:
+            return self.compute_together()
+        source._data  # noqa: B018  # somebody holds it: computed once, the step behind it apart
+        before = modes.grad, modes.inside
+        modes.grad = modes.inside = False
+        try:
+            return self.apart(source)._data
+        finally:
+            modes.grad, modes.inside = before
+
+    def compute_together(self) -> np.ndarray:
+        raise NotImplementedError
+
+    def activated(self, activation: str) -> _Work:
+        """The same with an activation."""
+        raise NotImplementedError
+
+    def takes_affine(self) -> bool:
+        """Whether a batch norm may come behind."""
+        return False
+
+    def takes_residual(self) -> bool:
+        """Whether a residual may come behind."""
+        return False
+
+
+class _Convolution(_Work):
     """A convolution and the steps behind it."""
 
-    __slots__ = ("activation", "affine", "compute_with", "residual", "shape")
+    __slots__ = ("affine", "compute_with", "residual")
 
     def __init__(
         self,
@@ -48,10 +102,11 @@ class _Convolution:
         residual: np.ndarray | None = None,
         activation: str = "",
     ) -> None:
+        super().__init__()
         self.shape, self.compute_with = shape, compute_with
         self.affine, self.residual, self.activation = affine, residual, activation
 
-    def activated(self, activation: str) -> _Convolution:
+    def activated(self, activation: str) -> _Work:
         return _Convolution(self.shape, self.compute_with, self.affine, self.residual, activation)
 
     def takes_affine(self) -> bool:
@@ -60,30 +115,25 @@ class _Convolution:
     def takes_residual(self) -> bool:
         return self.residual is None and not self.activation
 
-    def compute(self) -> np.ndarray:
+    def compute_together(self) -> np.ndarray:
         if self.affine is None and self.residual is None and not self.activation:
             return self.compute_with(None)
         return self.compute_with(Epilogue(self.affine, self.residual, self.activation))
 
 
-class _Norm:
+class _Norm(_Work):
     """A batch norm by given statistics, and an activation."""
 
-    __slots__ = ("activation", "arrays", "eps", "shape")
+    __slots__ = ("arrays", "eps")
 
     def __init__(self, arrays: tuple[Any, ...], eps: float, activation: str = "") -> None:
-        self.shape: tuple[int, ...] = arrays[0].shape
-        self.arrays, self.eps, self.activation = arrays, eps, activation
+        super().__init__()
+        self.shape, self.arrays, self.eps, self.activation = arrays[0].shape, arrays, eps, activation
 
-    def activated(self, activation: str) -> _Norm:
+    def activated(self, activation: str) -> _Work:
         return _Norm(self.arrays, self.eps, activation)
 
-    def takes_affine(self) -> bool:
-        return False
-
-    takes_residual = takes_affine
-
-    def compute(self) -> np.ndarray:
+    def compute_together(self) -> np.ndarray:
         return engine.call("norm.batch_inference", *self.arrays, self.eps, activation=self.activation)
 
 
@@ -92,7 +142,7 @@ class Deferred(Tensor):
 
     __slots__ = ()
 
-    _waiting: Any  # what computes it
+    _work: _Work
 
     @property
     def _data(self) -> np.ndarray:
@@ -100,21 +150,31 @@ class Deferred(Tensor):
 
     @_data.setter
     def _data(self, array: np.ndarray) -> None:
-        _become_ordinary(self, array)
+        settle_all()
+        _set_data(self, array)
+
+    @property
+    def __class__(self) -> Any:
+        return Tensor
+
+    @__class__.setter
+    def __class__(self, cls: Any) -> None:
+        settle(self)
+        _set_class(self, cls)
 
     @property
     def shape(self) -> Size:
         """The sizes of all dimensions."""
-        return Size(self._waiting.shape)
+        return Size(_shape(self))
 
     @property
     def ndim(self) -> int:
         """The number of dimensions."""
-        return len(self._waiting.shape)
+        return len(_shape(self))
 
     def dim(self) -> int:
         """The number of dimensions."""
-        return len(self._waiting.shape)
+        return len(_shape(self))
 
     @property
     def dtype(self) -> dtypes.dtype:
@@ -122,50 +182,45 @@ class Deferred(Tensor):
         return dtypes.float32
 
 
-def _deferred(waiting: Any) -> Deferred:
+def _shape(tensor: Deferred) -> tuple[int, ...]:
+    work = tensor.__dict__.get("_work")
+    return _get_data(tensor).shape if work is None else work.shape  # None: another thread computed it
+
+
+def _deferred(work: _Work) -> Deferred:
     tensor = _new(Deferred)
-    tensor._waiting = waiting
     tensor._storage = InferenceStorage() if modes.inference else Storage()
     tensor._requires_grad = False
     tensor._grad = tensor._grad_fn = tensor._view = tensor._kept = tensor._hooks = None
     tensor._output_nr = 0
-    if not modes.waiting:
-        modes.waiting = [weakref.ref(tensor)]
-        return tensor
-    if len(modes.waiting) >= _MOST_WAITING:
-        modes.waiting = [reference for reference in modes.waiting if type(reference()) is Deferred]
-    modes.waiting.append(weakref.ref(tensor))
+    tensor._work = work
+    work.reference = weakref.ref(tensor, waiting.discard)
+    waiting.add(work.reference)
     return tensor
 
 
 def settle(tensor: Deferred) -> np.ndarray:
     """Compute the values; the tensor is an ordinary one then."""
-    waiting = tensor.__dict__.get("_waiting")
-    if waiting is None:  # another thread was faster
-        return _get_data(tensor)
-    array: np.ndarray = waiting.compute()
-    _become_ordinary(tensor, array)
-    return array
-
-
-def _become_ordinary(tensor: Deferred, array: np.ndarray) -> None:
-    _set_data(tensor, array)
-    tensor.__class__ = Tensor  # type: ignore[assignment]
-    tensor.__dict__.pop("_waiting", None)
+    work = tensor.__dict__.get("_work")
+    if work is not None:
+        with work.lock:
+            if type(tensor) is Deferred:
+                _set_data(tensor, work.compute())
+                _set_class(tensor, Tensor)
+                tensor.__dict__.pop("_work", None)
+                waiting.discard(work.reference)
+    found: np.ndarray = _get_data(tensor)
+    return found
 
 
 def run_inside(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`forward(*args, **kwargs)` of the outermost module: what it calls may wait, what it leaves behind may not."""
     modes.inside = True
     try:
-        result = forward(*args, **kwargs)
-    except BaseException:
-        modes.waiting = []
-        raise
+        return forward(*args, **kwargs)
     finally:
         modes.inside = False
-    settle_all()
-    return result
+        settle_all()
 
 
 def _is_known(*tensors: Tensor | None) -> bool:
@@ -210,43 +265,64 @@ def norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tens
 # --- what it may wait for ---------------------------------------------------------------------------------------------
 
 
-def normalised(x: Deferred, affine: Callable[[], Tensor], activation: str = "") -> Tensor | None:
+def _work_of(x: Any) -> Any:
+    """What x waits with, if it waits and nothing is recorded."""
+    return None if type(x) is not Deferred or modes.grad else x.__dict__.get("_work")
+
+
+def _is_free(x: Deferred, work: _Work) -> bool:
+    """Whether x may be changed in place as it waits: no other result waits that takes its values along."""
+    if work.is_source:
+        settle_all()
+    return type(x) is Deferred and (modes.inference or not x._storage.inference)
+
+
+def normalised(x: Deferred, affine: Callable[[], Tensor], activation: str, apart: Apart) -> Tensor | None:
     """The batch norm of a waiting convolution, `affine()` (3, O), with an activation; None if x can't take it along."""
-    waiting = x._waiting
-    if modes.grad or not waiting.takes_affine():
+    work = _work_of(x)
+    if work is None or not work.takes_affine():
         return None
-    return _deferred(_Convolution(waiting.shape, waiting.compute_with, affine()._data, None, activation))
+    together = _Convolution(work.shape, work.compute_with, affine()._data, None, activation)
+    return _deferred(together.behind(x, apart))
 
 
-def activated(x: Tensor, activation: str, inplace: bool = False) -> Tensor | None:
+def activated(x: Tensor, activation: str, apart: Apart, inplace: bool = False) -> Tensor | None:
     """An activation, by its name in `engine.epilogue`, of a result that waits; None if x isn't one or has its own."""
-    if type(x) is not Deferred or modes.grad or x._waiting.activation:
+    work = _work_of(x)
+    if work is None or work.activation:
         return None
-    if inplace:
-        x._waiting.activation = activation
-        x._storage.bump()
-        return x
-    return _deferred(x._waiting.activated(activation))
+    assert isinstance(x, Deferred)
+    if not inplace:
+        return _deferred(work.activated(activation).behind(x, apart))
+    if not _is_free(x, work):
+        return None
+    work.activation = activation
+    x._storage.bump()
+    return x
 
 
-def added(x: Any, y: Any, inplace: bool = False) -> Tensor | None:
+def added(x: Any, y: Any, apart: Callable[[Tensor, Tensor], Tensor], inplace: bool = False) -> Tensor | None:
     """x + y where one is a waiting convolution and the other a tensor of its shape; None if it can't be taken along.
 
     Of two that wait, y takes x along, as a network's shortcut path is computed last; in place x takes y.
     """
-    if modes.grad or not (isinstance(x, Tensor) and isinstance(y, Tensor)):
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
         return None
-    base, other = (y, x) if type(y) is Deferred and y._waiting.takes_residual() and not inplace else (x, y)
-    if type(base) is not Deferred or not base._waiting.takes_residual() or base is other:
+    base, other = (x, y) if inplace or type(y) is not Deferred or not y._work.takes_residual() else (y, x)
+    work = _work_of(base)
+    if work is None or not work.takes_residual() or base is other:
         return None
     residual = other._data
-    if type(base) is not Deferred or not _is_known(other):  # computing one may have needed the other
+    # computing one may have needed the other
+    if type(base) is not Deferred or not _is_known(other) or residual.dtype.char != "f" or residual.shape != work.shape:
         return None
-    if residual.dtype.char != "f" or residual.shape != base._waiting.shape:
+    if not inplace:
+        if not layout.is_channels_last(residual):  # the sum would lie otherwise in memory
+            return None
+        together = _Convolution(work.shape, work.compute_with, work.affine, residual)
+        return _deferred(together.behind(base, lambda source: apart(source, other)))
+    if not _is_free(base, work):
         return None
-    if inplace:
-        base._waiting.residual = residual
-        base._storage.bump()
-        return base
-    waiting = base._waiting
-    return _deferred(_Convolution(waiting.shape, waiting.compute_with, waiting.affine, residual))
+    work.residual = residual
+    base._storage.bump()
+    return base

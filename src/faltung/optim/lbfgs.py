@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from faltung.autograd.modes import enable_grad, no_grad
+from faltung.autograd.modes import enable_grad, no_grad, settle_all
 from faltung.optim.optimizer import Closure, Optimizer, ParamsT
 from faltung.optim.stepping import check_nonnegative, scalar
 from faltung.tensor import Tensor
@@ -95,6 +95,7 @@ class LBFGS(Optimizer):
     def _move(self, start: list[np.ndarray], t: float, direction: np.ndarray) -> None:
         """Set the parameters to start + t direction."""
         offset = 0
+        settle_all()
         for param, values in zip(self._params, start, strict=True):
             count = _flat(values).size
             move = _unflat(direction[offset : offset + count], values)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from faltung.autograd.modes import enable_grad, no_grad
+from faltung.autograd.modes import enable_grad, no_grad, settle_all
 from faltung.dtypes import float32, float64, get_default_dtype
 from faltung.optim.optimizer import Closure, Optimizer
 from faltung.tensor import Tensor
@@ -74,6 +74,7 @@ class Batch:
     """The parameters of one group that have gradients, as the lists of arrays that the engine takes."""
 
     def __init__(self, params: Sequence[Tensor], states: Sequence[dict[str, Any]]) -> None:
+        settle_all()
         self._tensors = params
         self._states = states
         self.params = [_real_array(param) for param in params]

@@ -254,9 +254,15 @@ def _of_deferred(
     activation: str,
 ) -> Tensor | None:
     """Batch norm in the registers of a convolution that waits for it; None where that is not to be."""
-    if input.dim() < 2 or not are_usual(FLOAT, input.shape[1:2], mean, var, weight, bias) or not eps >= 0:
+    if input.dim() < 2 or not are_usual(FLOAT, input.shape[1:2], mean, var, weight, bias):
         return None
-    return normalised(input, lambda: ops.channel_affine(mean, var, weight, bias, eps), activation)
+    if type(eps) is not float or not eps >= 0:
+        return None
+
+    def apart(x: Tensor) -> Tensor:
+        return ops.batch_norm_inference(x, mean, var, weight, bias, eps, activation)
+
+    return normalised(input, lambda: ops.channel_affine(mean, var, weight, bias, eps), activation, apart)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
