@@ -3,6 +3,8 @@
 import copy
 import ctypes
 import io
+import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -296,6 +298,45 @@ def test_threads_with_networks_of_their_own() -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(answer, range(4)))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
+def test_a_signal_handler_that_writes() -> None:
+    """It may come while a result is being computed."""
+    net, x, other = Net(CHAINS["norm, relu"]), faltung.randn(4, 20, 64, 64), faltung.zeros(3)
+    with faltung.no_grad():
+        expected = net(x)
+
+    def write(*_: Any) -> None:
+        with faltung.no_grad():
+            other.add_(1)
+
+    before = signal.signal(signal.SIGALRM, write)
+    try:
+        with faltung.no_grad():
+            for step in range(200):
+                signal.setitimer(signal.ITIMER_REAL, 2e-4 + step % 40 * 2e-5)
+                assert faltung.equal(net(x), expected)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_its_own() -> None:
+    def run(net: Net, x: Any) -> Any:
+        y = net.conv(x)
+        child = os.fork()
+        if not child:
+            x.zero_()
+            os._exit(int(not faltung.equal(y, expected)))
+        assert os.waitpid(child, 0)[1] == 0
+        return y
+
+    net, x = Net(run), image()
+    with faltung.no_grad():
+        expected = net.conv(x)
+        assert faltung.equal(net(x), expected)
 
 
 def test_a_class_of_ones_own() -> None:

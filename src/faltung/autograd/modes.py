@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import threading
 from collections.abc import Callable, Generator
 from typing import Any
@@ -33,8 +32,6 @@ modes = _Modes()
 
 
 waiting: set[Any] = set()  # weak references to results, of any thread, that wait to be computed (`ops.deferred`)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=waiting.clear)  # other threads, in the midst of computing, don't live on there
 
 
 def settle_all() -> None:

@@ -15,6 +15,7 @@ not waited with at all. While it waits, `type(y)` is `Deferred`; `isinstance` an
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -50,7 +51,7 @@ class _Work:
     reference: Any  # to the result, in `modes.waiting`
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a signal handler may ask while it is computed
         self.is_source = False  # another result waits that takes this one along
         self.source: Any = None  # weak reference to the result that this one takes along
         self.apart: Apart | None = None
@@ -204,13 +205,27 @@ def settle(tensor: Deferred) -> np.ndarray:
     work = tensor.__dict__.get("_work")
     if work is not None:
         with work.lock:
-            if type(tensor) is Deferred:
-                _set_data(tensor, work.compute())
+            array = work.compute() if type(tensor) is Deferred else None
+            if array is not None and type(tensor) is Deferred:
+                _set_data(tensor, array)
                 _set_class(tensor, Tensor)
                 tensor.__dict__.pop("_work", None)
                 waiting.discard(work.reference)
     found: np.ndarray = _get_data(tensor)
     return found
+
+
+def _after_fork_in_child() -> None:
+    """Threads that were computing don't live on here, and would leave their locks locked."""
+    for reference in tuple(waiting):
+        tensor = reference()
+        work = None if tensor is None else tensor.__dict__.get("_work")
+        if work is not None:
+            work.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def run_inside(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
