@@ -16,7 +16,7 @@ from faltung import attributes, dtypes
 from faltung.attributes import CPU, Size
 from faltung.autograd.graph import Node
 from faltung.autograd.hooks import RemovableHandle
-from faltung.autograd.modes import modes
+from faltung.autograd.modes import modes, settle_all
 from faltung.storage import InferenceStorage, Storage
 
 if TYPE_CHECKING:
@@ -271,6 +271,7 @@ class Tensor(Methods):
             raise TypeError(f"data: expected a Tensor, got {type(value).__name__}.")
         if self._requires_grad and value._data.dtype.kind not in "fc":
             raise RuntimeError(f"data: a tensor that requires gradients can't hold {value.dtype} data.")
+        settle_all()
         version = self._storage.version
         self._data = value._data
         self._storage = value._storage.detached_writer()

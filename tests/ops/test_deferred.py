@@ -92,6 +92,11 @@ def operations(run: Forward, monkeypatch: pytest.MonkeyPatch, *args: Any) -> lis
     return seen
 
 
+def _with_norm(net: Net, x: Any) -> Any:
+    y = net.conv(x)
+    return y, net.bn(y)
+
+
 def _inplace_residual(net: Net, x: Any) -> Any:
     y = net.bn(net.conv(x))
     y += x
@@ -132,6 +137,8 @@ CHAINS: dict[str, Forward] = {
     "norm alone": lambda net, x: net.bn(x),
     "norm of doubles": lambda net, x: net.bn.double()(net.conv.double()(x.double())),
     "used twice": lambda net, x: (lambda y: (y, net.bn(y), F.relu(y), y * 2))(net.conv(x)),
+    "held, then changed in place": lambda net, x: (lambda y, z: [F.relu_(z), y])(*_with_norm(net, x)),
+    "held, then added to": lambda net, x: (lambda y, z: [F.relu_(z.add_(x)), y])(*_with_norm(net, x)),
     "dict": lambda net, x: {"a": net.conv(x), "b": [net.bn(net.conv(x))]},
     "metadata": lambda net, x: (lambda y: y.reshape(y.shape[0], -1) * y.dim() * y.ndim * y.size(1))(net.conv(x)),
     "views": lambda net, x: (lambda y: (y[:, ::2], y.permute(0, 2, 3, 1), y.flatten(1)))(net.bn(net.conv(x))),

@@ -185,6 +185,7 @@ def apply_inplace(op: type[Op], target: Tensor, *others: Any, **attributes: Any)
 
 def check_inplace(label: str, target: Tensor, *others: Any) -> None:
     """Raise what an in-place operation would raise, before anything is computed."""
+    settle_all()
     if modes.grad and (target.requires_grad or any(isinstance(t, Tensor) and t.requires_grad for t in others)):
         _check_writable_history(label, target)
     _check_writable_memory(label, target)

@@ -62,6 +62,11 @@ class _Work:
         source._work.is_source = True
         return self
 
+    def then(self, step: Apart) -> None:
+        """Another step, in place."""
+        before = self.apart
+        self.apart = None if before is None else lambda source: step(before(source))
+
     def compute(self) -> np.ndarray:
         source = None if self.source is None else self.source()
         if source is None or self.apart is None:
@@ -70,9 +75,13 @@ class _Work:
         before = modes.grad, modes.inside
         modes.grad = modes.inside = False
         try:
-            return self.apart(source)._data
+            return self.laid_out(self.apart(source)._data)
         finally:
             modes.grad, modes.inside = before
+
+    def laid_out(self, array: np.ndarray) -> np.ndarray:
+        """Values computed apart in the memory order of those computed together."""
+        return array
 
     def compute_together(self) -> np.ndarray:
         raise NotImplementedError
@@ -115,6 +124,9 @@ class _Convolution(_Work):
 
     def takes_residual(self) -> bool:
         return self.residual is None and not self.activation
+
+    def laid_out(self, array: np.ndarray) -> np.ndarray:
+        return layout.channels_last(array)  # as a sum in place, where the other operand lies otherwise
 
     def compute_together(self) -> np.ndarray:
         if self.affine is None and self.residual is None and not self.activation:
@@ -312,6 +324,7 @@ def activated(x: Tensor, activation: str, apart: Apart, inplace: bool = False) -
     if not _is_free(x, work):
         return None
     work.activation = activation
+    work.then(apart)
     x._storage.bump()
     return x
 
@@ -339,5 +352,6 @@ def added(x: Any, y: Any, apart: Callable[[Tensor, Tensor], Tensor], inplace: bo
     if not _is_free(base, work):
         return None
     work.residual = residual
+    work.then(lambda y: apart(y, other))
     base._storage.bump()
     return base

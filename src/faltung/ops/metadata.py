@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from faltung.attributes import as_size
+from faltung.autograd.modes import settle_all
 from faltung.ops import shape
 from faltung.ops.apply import apply_inplace, check_inplace
 from faltung.ops.convert import Copy
@@ -66,6 +67,7 @@ def resize_(self: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
         raise RuntimeError(f"resize_: requested resize to {list(wanted)}: sizes must not be negative.")
     if self.requires_grad:
         raise RuntimeError("resize_: cannot resize variables that require grad. Use reshape() or a new tensor.")
+    settle_all()
     count = math.prod(wanted)
     flat = np.ascontiguousarray(self._data).reshape(-1)
     if count > flat.size:

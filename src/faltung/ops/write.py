@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from faltung.autograd.modes import settle_all
 from faltung.ops.apply import apply_inplace, check_inplace, check_result_cast
 from faltung.ops.convert import Copy
 from faltung.tensor import Tensor
@@ -72,5 +73,6 @@ def _write_out(where: str, result: Tensor, out: Any) -> Tensor:
                 UserWarning,
                 stacklevel=3,
             )
+        settle_all()
         out._data = np.empty_like(result._data, dtype=out._data.dtype)
     return apply_inplace(Copy, out, result)
