@@ -5,6 +5,7 @@ import ctypes
 import io
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -321,7 +322,7 @@ def test_a_signal_handler_that_writes() -> None:
     before = signal.signal(signal.SIGALRM, write)
     try:
         with faltung.no_grad():
-            for step in range(200):
+            for step in range(400):
                 signal.setitimer(signal.ITIMER_REAL, 2e-4 + step % 40 * 2e-5)
                 assert faltung.equal(net(x), expected)
     finally:
@@ -344,6 +345,34 @@ def test_a_forked_child_has_its_own() -> None:
     with faltung.no_grad():
         expected = net.conv(x)
         assert faltung.equal(net(x), expected)
+
+
+def test_threads_that_write_elsewhere() -> None:
+    """They compute what waits here, in the midst of its becoming something else."""
+    net, x = Net(_shortcut), image().to(memory_format=faltung.channels_last)
+    with faltung.no_grad():
+        expected = _shortcut(net, x)
+    stop = threading.Event()
+
+    def write() -> None:
+        other = faltung.zeros(3)
+        with faltung.no_grad():
+            while not stop.is_set():
+                other.add_(1)
+
+    threads = [threading.Thread(target=write) for _ in range(2)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        with faltung.no_grad():
+            assert all(faltung.equal(net(x), expected) for _ in range(150))
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+        for thread in threads:
+            thread.join()
 
 
 def test_a_class_of_ones_own() -> None:

@@ -35,11 +35,21 @@ waiting: set[Any] = set()  # weak references to results, of any thread, that wai
 
 
 def settle_all() -> None:
-    """Compute every result that waits: called before any tensor is written to."""
-    for reference in tuple(waiting):
-        tensor = reference()
-        if tensor is not None:
-            tensor._data  # noqa: B018  # asking for the values computes them
+    """Compute every result that waits, and those that another thread adds meanwhile: called before any tensor is
+    written to.
+    """
+    while waiting:
+        failure = None
+        for reference in tuple(waiting):
+            tensor = reference()
+            try:
+                if tensor is not None:
+                    tensor._data  # noqa: B018  # asking for the values computes them
+                waiting.discard(reference)
+            except Exception as error:
+                failure = error
+        if failure is not None:
+            raise failure
 
 
 def is_grad_enabled() -> bool:

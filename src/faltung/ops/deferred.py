@@ -32,7 +32,7 @@ from faltung.engine.geometry import ConvGeometry
 from faltung.storage import InferenceStorage, Storage
 from faltung.tensor import Tensor
 
-__all__ = ["Deferred", "activated", "added", "convolution", "norm", "normalised", "run_inside", "settle"]
+__all__ = ["Deferred", "activated", "added", "convolution", "is_known", "norm", "normalised", "run_inside", "settle"]
 
 _get_data, _set_data = Tensor._data.__get__, Tensor._data.__set__  # type: ignore[attr-defined]  # the hidden slot
 _set_class = object.__dict__["__class__"].__set__
@@ -56,12 +56,6 @@ class _Work:
         self.source: Any = None  # weak reference to the result that this one takes along
         self.apart: Apart | None = None
 
-    def behind(self, source: Deferred, apart: Apart) -> _Work:
-        """The same, taking `source` along."""
-        self.source, self.apart = weakref.ref(source), apart
-        source._work.is_source = True
-        return self
-
     def then(self, step: Apart) -> None:
         """Another step, in place."""
         before = self.apart
@@ -69,9 +63,8 @@ class _Work:
 
     def compute(self) -> np.ndarray:
         source = None if self.source is None else self.source()
-        if source is None or self.apart is None:
+        if source is None or self.apart is None or type(source) is Deferred:
             return self.compute_together()
-        source._data  # noqa: B018  # somebody holds it: computed once, the step behind it apart
         before = modes.grad, modes.inside
         modes.grad = modes.inside = False
         try:
@@ -200,6 +193,31 @@ def _shape(tensor: Deferred) -> tuple[int, ...]:
     return _get_data(tensor).shape if work is None else work.shape  # None: another thread computed it
 
 
+def _behind(source: Tensor, before: _Work, work: _Work, apart: Apart) -> Deferred | None:
+    """The result of `work`, which takes `source` along; None if that has been computed meanwhile."""
+    # else another thread might compute the source, then write to what this one will be computed from
+    with before.lock:
+        if type(source) is not Deferred:
+            return None
+        before.is_source = True
+        work.source, work.apart = weakref.ref(source), apart
+        return _deferred(work)
+
+
+def _changed(x: Tensor, work: _Work, apart: Apart, **steps: Any) -> Tensor | None:
+    """x with other steps, in place; None where they must be taken on its values."""
+    if work.is_source:
+        settle_all()  # what takes its values along
+    with work.lock:
+        if type(x) is not Deferred or work.is_source or x._storage.inference and not modes.inference:
+            return None
+        for name, value in steps.items():
+            setattr(work, name, value)
+        work.then(apart)
+        x._storage.bump()
+        return x
+
+
 def _deferred(work: _Work) -> Deferred:
     tensor = _new(Deferred)
     tensor._storage = InferenceStorage() if modes.inference else Storage()
@@ -216,6 +234,10 @@ def settle(tensor: Deferred) -> np.ndarray:
     """Compute the values; the tensor is an ordinary one then."""
     work = tensor.__dict__.get("_work")
     if work is not None:
+        source = None if work.source is None else work.source()
+        if source is not None:
+            source._data  # noqa: B018  # somebody holds it: computed once, the step behind it apart
+        del source
         with work.lock:
             array = work.compute() if type(tensor) is Deferred else None
             if array is not None and type(tensor) is Deferred:
@@ -250,7 +272,7 @@ def run_inside(forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
         settle_all()
 
 
-def _is_known(*tensors: Tensor | None) -> bool:
+def is_known(*tensors: Tensor | None) -> bool:
     """Whether NumPy holds none of these tensors: no write to them goes unnoticed."""
     return None not in [0 if tensor is None else tensor._storage.content_key() for tensor in tensors]
 
@@ -269,7 +291,7 @@ def convolution(
     if not modes.inside or modes.grad:
         return None
     data, weights, cache = x._data, w._data, w.engine_cache()
-    if data.dtype.char != "f" or cache is None or not _is_known(x, bias):
+    if data.dtype.char != "f" or cache is None or not is_known(x, bias):
         return None
     offsets = None if bias is None else bias._data
     run = engine.chosen("conv.forward", geometry, data, weights, offsets, cache=cache)
@@ -283,7 +305,7 @@ def convolution(
 
 def norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor | None:
     """Batch norm by given statistics as a result that waits; None if it must be computed at once."""
-    if not modes.inside or modes.grad or not _is_known(x, mean, var, weight, bias):
+    if not modes.inside or modes.grad or not is_known(x, mean, var, weight, bias):
         return None
     arrays = tuple([None if t is None else t._data for t in (x, mean, var, weight, bias)])
     return _deferred(_Norm(arrays, eps)) if x._data.dtype.char == "f" else None
@@ -297,20 +319,12 @@ def _work_of(x: Any) -> Any:
     return None if type(x) is not Deferred or modes.grad else x.__dict__.get("_work")
 
 
-def _is_free(x: Deferred, work: _Work) -> bool:
-    """Whether x may be changed in place as it waits: no other result waits that takes its values along."""
-    if work.is_source:
-        settle_all()
-    return type(x) is Deferred and (modes.inference or not x._storage.inference)
-
-
 def normalised(x: Deferred, affine: Callable[[], Tensor], activation: str, apart: Apart) -> Tensor | None:
     """The batch norm of a waiting convolution, `affine()` (3, O), with an activation; None if x can't take it along."""
     work = _work_of(x)
     if work is None or not work.takes_affine():
         return None
-    together = _Convolution(work.shape, work.compute_with, affine()._data, None, activation)
-    return _deferred(together.behind(x, apart))
+    return _behind(x, work, _Convolution(work.shape, work.compute_with, affine()._data, None, activation), apart)
 
 
 def activated(x: Tensor, activation: str, apart: Apart, inplace: bool = False) -> Tensor | None:
@@ -318,15 +332,9 @@ def activated(x: Tensor, activation: str, apart: Apart, inplace: bool = False) -
     work = _work_of(x)
     if work is None or work.activation:
         return None
-    assert isinstance(x, Deferred)
-    if not inplace:
-        return _deferred(work.activated(activation).behind(x, apart))
-    if not _is_free(x, work):
-        return None
-    work.activation = activation
-    work.then(apart)
-    x._storage.bump()
-    return x
+    if inplace:
+        return _changed(x, work, apart, activation=activation)
+    return _behind(x, work, work.activated(activation), apart)
 
 
 def added(x: Any, y: Any, apart: Callable[[Tensor, Tensor], Tensor], inplace: bool = False) -> Tensor | None:
@@ -336,22 +344,20 @@ def added(x: Any, y: Any, apart: Callable[[Tensor, Tensor], Tensor], inplace: bo
     """
     if not (isinstance(x, Tensor) and isinstance(y, Tensor)):
         return None
-    base, other = (x, y) if inplace or type(y) is not Deferred or not y._work.takes_residual() else (y, x)
+    work = None if inplace else _work_of(y)
+    base, other = (x, y) if work is None or not work.takes_residual() else (y, x)
     work = _work_of(base)
     if work is None or not work.takes_residual() or base is other:
         return None
     residual = other._data
-    # computing one may have needed the other
-    if type(base) is not Deferred or not _is_known(other) or residual.dtype.char != "f" or residual.shape != work.shape:
+    if not is_known(other) or residual.dtype.char != "f" or residual.shape != work.shape:
         return None
-    if not inplace:
-        if not layout.is_channels_last(residual):  # the sum would lie otherwise in memory
-            return None
-        together = _Convolution(work.shape, work.compute_with, work.affine, residual)
-        return _deferred(together.behind(base, lambda source: apart(source, other)))
-    if not _is_free(base, work):
+
+    def then(source: Tensor) -> Tensor:
+        return apart(source, Tensor._wrap(residual))
+
+    if inplace:
+        return _changed(base, work, then, residual=residual)
+    if not layout.is_channels_last(residual):  # the sum would lie otherwise in memory
         return None
-    work.residual = residual
-    work.then(lambda y: apart(y, other))
-    base._storage.bump()
-    return base
+    return _behind(base, work, _Convolution(work.shape, work.compute_with, work.affine, residual), then)

@@ -23,7 +23,7 @@ from faltung.nn.functional._checks import (
     type_name,
 )
 from faltung.ops import norm as ops
-from faltung.ops.deferred import Deferred, normalised
+from faltung.ops.deferred import Deferred, is_known, normalised
 from faltung.tensor import Tensor
 
 
@@ -256,7 +256,7 @@ def _of_deferred(
     """Batch norm in the registers of a convolution that waits for it; None where that is not to be."""
     if input.dim() < 2 or not are_usual(FLOAT, input.shape[1:2], mean, var, weight, bias):
         return None
-    if type(eps) is not float or not eps >= 0:
+    if type(eps) is not float or not eps >= 0 or not is_known(mean, var, weight, bias):
         return None
 
     def apart(x: Tensor) -> Tensor:
