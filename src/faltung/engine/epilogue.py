@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["ACTIVATIONS", "DIFFERENTIABLE", "NO_STEPS", "Epilogue", "Steps"]
+__all__ = ["ACTIVATIONS", "DIFFERENTIABLE", "NO_STEPS", "Epilogue", "Steps", "steps_of"]
 
 # name -> (the activation that it stands for: `<this>_forward` and `_backward` of the family; its numbers)
 ACTIVATIONS: dict[str, tuple[str, dict[str, float]]] = {
@@ -55,3 +55,8 @@ class Epilogue:
 
 
 _steps = lru_cache(maxsize=64)(Steps)
+
+
+def steps_of(epilogue: Epilogue | None) -> Steps:
+    """The steps of an epilogue that may be absent."""
+    return NO_STEPS if epilogue is None else epilogue.steps

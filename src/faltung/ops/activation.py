@@ -8,6 +8,7 @@ tensors, which makes every order of derivative available.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -299,14 +300,20 @@ def _run(op: type[Op], x: Tensor, inplace: bool, **parameters: Any) -> Tensor:
     return apply_inplace(op, x, **parameters) if inplace else apply(op, x, **parameters)
 
 
+def _behind(
+    activation: str, apart: Callable[[Tensor], Tensor], op: type[Op], x: Tensor, inplace: bool, **parameters: Any
+) -> Tensor:
+    """One of `engine.epilogue.ACTIVATIONS`: taken along by what x waits for, or `_run`."""
+    taken = activated(x, activation, apart, inplace)
+    return _run(op, x, inplace, **parameters) if taken is None else taken
+
+
 def relu(x: Tensor) -> Tensor:
-    taken = activated(x, "relu", relu)
-    return apply(Relu, x) if taken is None else taken
+    return _behind("relu", relu, Relu, x, False)
 
 
 def relu_(x: Tensor) -> Tensor:
-    taken = activated(x, "relu", relu, inplace=True)
-    return apply_inplace(Relu, x) if taken is None else taken
+    return _behind("relu", relu, Relu, x, True)
 
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -344,8 +351,9 @@ def celu(x: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
 
 
 def hardtanh(x: Tensor, low: float = -1.0, high: float = 1.0, inplace: bool = False) -> Tensor:
-    taken = activated(x, "relu6", lambda y: hardtanh(y, 0, 6), inplace) if (low, high) == (0, 6) else None
-    return _run(Hardtanh, x, inplace, low=low, high=high) if taken is None else taken
+    if (low, high) == (0, 6):
+        return _behind("relu6", lambda y: hardtanh(y, 0, 6), Hardtanh, x, inplace, low=low, high=high)
+    return _run(Hardtanh, x, inplace, low=low, high=high)
 
 
 def hardsigmoid(x: Tensor, inplace: bool = False) -> Tensor:
@@ -361,8 +369,7 @@ def gelu(x: Tensor, approximate: str = "none") -> Tensor:
 
 
 def silu(x: Tensor, inplace: bool = False) -> Tensor:
-    taken = activated(x, "silu", silu, inplace)
-    return _run(Silu, x, inplace) if taken is None else taken
+    return _behind("silu", silu, Silu, x, inplace)
 
 
 def mish(x: Tensor, inplace: bool = False) -> Tensor:
@@ -370,8 +377,7 @@ def mish(x: Tensor, inplace: bool = False) -> Tensor:
 
 
 def hardswish(x: Tensor, inplace: bool = False) -> Tensor:
-    taken = activated(x, "hardswish", hardswish, inplace)
-    return _run(Hardswish, x, inplace) if taken is None else taken
+    return _behind("hardswish", hardswish, Hardswish, x, inplace)
 
 
 def softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 
 from faltung.autograd.anomaly import note_origin
 from faltung.autograd.graph import Edge, Node, Op, SavedTensor, gradient_edge, next_sequence
-from faltung.autograd.modes import modes, settle_all, waiting
+from faltung.autograd.modes import modes, settle_all
 from faltung.autograd.saved_hooks import pack_saved
 from faltung.dtypes import OF_NUMPY, can_cast
 from faltung.tensor import Tensor, ViewOf
@@ -158,8 +158,7 @@ def apply_inplace(op: type[Op], target: Tensor, *others: Any, **attributes: Any)
     The version of the memory goes up, and the target's history becomes the operation's. If the target is a view, the
     base's history records that a part of it was replaced, and other views of the base follow.
     """
-    if waiting:
-        settle_all()
+    settle_all()
     tensors = (target, *others)
     node = Node()
     node.op = op

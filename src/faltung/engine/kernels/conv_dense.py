@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from faltung.engine import memory, team
-from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps
+from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import conv_direct, pack_weights
@@ -60,7 +60,7 @@ def forward(
 ) -> np.ndarray:
     """y = conv(x, w) + bias, then the epilogue, physically channels last."""
     y = memory.empty_channels_last(geometry.output_shape)
-    steps = NO_STEPS if epilogue is None else epilogue.steps
+    steps = steps_of(epilogue)
     launches, _ = _launches(geometry, "forward", x.strides, team.get_num_threads(), steps)
     _run(launches[0], x, w, bias, y, cache, epilogues.channels_last(epilogue))
     return y
@@ -187,7 +187,7 @@ def _run(
         panels = _panels(launch, w, cache)
     biases, bias_g = (launch.zeros, 0) if bias is None else padded_bias(bias, launch.problem, launch.padded)
     scratch = memory.empty((launch.scratch_floats,)) if launch.scratch_floats else biases
-    finish, _kept = epilogues.NOTHING if epilogue is None else epilogues.values(epilogue, launch.groups, launch.padded)
+    finish, _kept = epilogues.values(epilogue, launch.groups, launch.padded)
     launch.kernel.launch_packed(
         launch.chunks, address(x), address(panels), address(biases), bias_g,
         address(y) + launch.y_offset_bytes, address(scratch), *finish, rest=launch.fields,

@@ -11,7 +11,7 @@ import numpy as np
 
 from faltung.engine import memory, team
 from faltung.engine.emit import Emitter
-from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps
+from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.flags import flags
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
@@ -171,14 +171,14 @@ def run(
 ) -> None:
     """A stride-1 problem over x, or over gy, into y."""
     x, threads = channels_adjacent(x), team.get_num_threads()
-    steps = NO_STEPS if epilogue is None else epilogue.steps
+    steps = steps_of(epilogue)
     plan = plan_for(problem, cache is not None, threads, host(), steps, x.strides)
     u = cache.get(plan.key + roles) if cache else None
     if u is None:
         u = _weights(problem, w, plan, cache, roles)
     biases = plan.zeros if bias is None else padded_bias(bias, problem, plan.padded)[0]
     scratch = memory.empty((threads * plan.scratch_floats,))
-    finish, _kept = epilogues.NOTHING if epilogue is None else epilogues.values(epilogue, 1, plan.padded)
+    finish, _kept = epilogues.values(epilogue, 1, plan.padded)
     kernels = plan.read_tiles.address, plan.write_tiles.address
     addresses = (address(x), address(u), address(biases), address(y), address(scratch))
     plan.product.launch_packed(plan.chunks, *kernels, *addresses, *finish, rest=plan.fields)

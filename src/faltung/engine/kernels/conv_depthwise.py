@@ -29,7 +29,7 @@ import numpy as np
 
 from faltung.engine import memory
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
-from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps
+from faltung.engine.epilogue import NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import conv_grouped, conv_grouped_weights, flat, group_plan, group_weights
@@ -141,14 +141,14 @@ def _run(
     epilogue: Epilogue | None,
 ) -> None:
     place = address(result)
-    job = _prepared(g, back, source.strides, place % 64 == 0, NO_STEPS if epilogue is None else epilogue.steps)
+    job = _prepared(g, back, source.strides, place % 64 == 0, steps_of(epilogue))
     packed = cache.get(job.key) if cache is not None else None
     if packed is None:
         packed = group_weights.pack(job.purpose, Weights(job.lanes, 1, job.schedule.taps), w, job.vectors)
         if cache is not None:
             cache[job.key] = packed
     bias = job.no_bias if bias is None else conv_grouped.packed_bias(g.groups, job.lanes, job.vectors, bias)
-    finish, _kept = epilogues.NOTHING if epilogue is None else epilogues.values(epilogue, 1, job.no_bias.size)
+    finish, _kept = epilogues.values(epilogue, 1, job.no_bias.size)
     addresses = (place, address(packed), address(bias), address(source))
     job.kernel.launch_packed(job.chunks, *addresses, *finish, rest=job.fields)
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from faltung.engine import layout, memory, registry, team
 from faltung.engine.emit import Emitter, Int, Ptr, Vec
-from faltung.engine.epilogue import ACTIVATIONS, NO_STEPS, Epilogue, Steps
+from faltung.engine.epilogue import ACTIVATIONS, NO_STEPS, Epilogue, Steps, steps_of
 from faltung.engine.geometry import ConvGeometry
 from faltung.engine.kernel import Kernel, address, pack_last
 from faltung.engine.kernels import epilogue as epilogues
@@ -133,7 +133,7 @@ def _run(
 ) -> None:
     source, planar = readable(source)
     place = address(result)
-    steps = NO_STEPS if epilogue is None else epilogue.steps
+    steps = steps_of(epilogue)
     job = _prepared(g, back, source.strides, planar, place % 64 == 0, steps)
     lanes = job.schedule.lanes
     packed = cache.get(job.key) if cache is not None else None

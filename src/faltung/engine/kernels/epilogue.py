@@ -55,13 +55,10 @@ def _formula(e: Emitter, activation: str, way: str, *operands: Vec) -> Vec:
     return EXPRESSIONS[f"{name}_{way}"].formula(e, *operands, **constants)
 
 
-NOTHING: tuple[tuple[int, int, int], Any] = ((0, 0, 0), None)
-
-
 def values(epilogue: Epilogue | None, groups: int, padded: int) -> tuple[tuple[int, int, int], Any]:
     """(values of `FIELDS`, the array that must outlive the launch): channels padded to `padded` per group."""
     if epilogue is None:
-        return NOTHING
+        return (0, 0, 0), None
     residual = 0 if epilogue.residual is None else address(epilogue.residual)
     affine = epilogue.affine
     if affine is None:

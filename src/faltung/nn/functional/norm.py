@@ -254,7 +254,7 @@ def _of_deferred(
     activation: str,
 ) -> Tensor | None:
     """Batch norm in the registers of a convolution that waits for it; None where that is not to be."""
-    if input.dim() < 2 or not are_usual(FLOAT, input.shape[1:2], mean, var, weight, bias):
+    if input.dim() < 2 or not are_usual(_FLOAT, input.shape[1:2], mean, var, weight, bias):
         return None
     if type(eps) is not float or not eps >= 0 or not is_known(mean, var, weight, bias):
         return None
@@ -267,7 +267,7 @@ def _of_deferred(
 
 # --- checks -----------------------------------------------------------------------------------------------------------
 
-FLOAT = np.dtype(np.float32)
+_FLOAT = np.dtype(np.float32)
 _ADD_A_BATCH = "A single sample needs a batch dimension: x.unsqueeze(0)."
 
 

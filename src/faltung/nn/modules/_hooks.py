@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from faltung.autograd.hooks import RemovableHandle
-from faltung.autograd.modes import settle_all, waiting
+from faltung.autograd.modes import settle_all
 from faltung.ops.boundary import boundary
 from faltung.tensor import Tensor
 
@@ -215,16 +215,14 @@ def call_with_hooks(module: Module, args: tuple[Any, ...], kwargs: dict[str, Any
     """One call of `module` that has hooks, or while global ones exist."""
     result = None
     called: set[int] = set()
-    if waiting:  # hooks see tensors that are what they seem
-        settle_all()
+    settle_all()  # hooks see tensors that are what they seem
     try:
         args, kwargs = _run_forward_pre_hooks(module, args, kwargs)
         border = _backward_border(module)
         if border is not None:
             args = border.enter(args)
         result = module.forward(*args, **kwargs)
-        if waiting:
-            settle_all()
+        settle_all()
         for hook_id, hook, with_kwargs, _ in _forward_hooks_of(module):
             called.add(hook_id)
             replaced = hook(module, args, kwargs, result) if with_kwargs else hook(module, args, result)
